@@ -137,14 +137,13 @@ mod tests {
             (b"", SshServer::Other),
             (&[b'x'; 1000], SshServer::Other),
         ] {
-            // One that listens on one of the two only, where there is IPv6.
             for listener in ["127.0.0.1:0", "[::1]:0"]
                 .map(TcpListener::bind)
                 .into_iter()
                 .flatten()
             {
                 let at = listener.local_addr().unwrap();
-                let sshd = Endpoint::parse("localhost", Some(at.port())).unwrap();
+                let sshd = Endpoint::parse(&at.to_string(), None).unwrap();
                 let speaking = thread::spawn(move || {
                     let (mut tcp, from) = listener.accept().unwrap();
                     let _ = tcp.write_all(said);
