@@ -37,14 +37,14 @@ static COUNTS: Mutex<Counts> = Mutex::new(Counts::new());
 
 struct Counts {
     /// `None`: all those for which there was no room.
-    kinds: BTreeMap<Option<String>, Count>,
+    kinds: BTreeMap<Option<String>, LineCount>,
     /// Since when, and how many had a line.
     all: Option<(Instant, u64)>,
 }
 
 /// How many of one kind there were, and how many of them had a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
+struct LineCount {
     came: u64,
     told: u64,
 }
@@ -85,7 +85,7 @@ pub fn has_line(kind: &str, in_full: u64) -> bool {
 
 /// The minute is over.
 fn sum_up(kind: &Option<String>) {
-    let Count { came, told } = counts().end(kind);
+    let LineCount { came, told } = counts().end(kind);
     let more = came - told;
     if more > 0 {
         let kind = kind.as_deref().unwrap_or("ignored from=others");
@@ -106,7 +106,12 @@ impl Counts {
     }
 
     /// One more; under which kind it is counted, how many there are now, and whether this one has a line.
-    fn count(&mut self, kind: &str, in_full: u64, now: Instant) -> (Option<String>, Count, bool) {
+    fn count(
+        &mut self,
+        kind: &str,
+        in_full: u64,
+        now: Instant,
+    ) -> (Option<String>, LineCount, bool) {
         let minute = self
             .all
             .filter(|(since, _)| now.duration_since(*since) < MINUTE);
@@ -130,7 +135,7 @@ impl Counts {
     }
 
     /// Forgets them; how many there were.
-    fn end(&mut self, kind: &Option<String>) -> Count {
+    fn end(&mut self, kind: &Option<String>) -> LineCount {
         self.kinds.remove(kind).unwrap_or_default()
     }
 }
@@ -155,7 +160,7 @@ mod tests {
         let mut counts = Counts::new();
         assert_eq!(told(&mut counts, "eve", FEW, 1000), 4);
         assert_eq!(told(&mut counts, "bob", FEW, 1), 1);
-        let of = |came, told| Count { came, told };
+        let of = |came, told| LineCount { came, told };
         assert_eq!(counts.end(&Some("eve".into())), of(1000, 4));
         assert_eq!(counts.end(&Some("bob".into())), of(1, 1));
         assert_eq!(told(&mut counts, "eve", FEW, 1), 1, "a new minute");
@@ -202,14 +207,14 @@ mod tests {
             }
         }
         assert!((OF_ALL..OF_ALL + 100).contains(&lines), "{lines}");
-        let mut all = Count::default();
+        let mut all = LineCount::default();
         for n in 0..100 {
-            let Count { came, told } = counts.end(&Some(format!("eve{n}")));
+            let LineCount { came, told } = counts.end(&Some(format!("eve{n}")));
             assert!(told > 0, "eve{n} is nowhere");
             all.came += came;
             all.told += told;
         }
-        let of = |came, told| Count { came, told };
+        let of = |came, told| LineCount { came, told };
         assert_eq!(all, of(10_000, lines));
         let (_, _, later) = counts.count("bob", SESSIONS, began + MINUTE);
         let (_, _, too) = counts.count("bob", SESSIONS, began + MINUTE);
