@@ -23,7 +23,7 @@
 //! | [`line`], [`packet`] | the delay line |
 //! | [`check`], [`measure`] | whether it does what it is told, and how exactly; a network to try things by hand |
 //! | [`net`] | hosts: namespaces, addresses, names |
-//! | [`site`], [`setup`], [`memory`], [`tunnel`] | the programs on it, sessions, a tunnel that stands |
+//! | [`site`], [`setup`], [`memory`], [`session`], [`tunnel`] | the programs on it, sessions, a tunnel that stands |
 //! | [`rows`], [`report`] | the matrix of faults, its limits, what is known to be late |
 //! | [`listed`] | rows of `attacks.md` that are a fault and no load |
 //! | [`figures`] | tables in files, written by the bench itself |
@@ -56,6 +56,7 @@ mod packet;
 mod random;
 mod report;
 mod rows;
+mod session;
 mod setup;
 mod site;
 mod tunnel;

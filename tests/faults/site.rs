@@ -10,7 +10,6 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -23,6 +22,7 @@ use super::{
     memory::MemoryLimit,
     net::{Net, full_name, own_program, wait_for_ready},
     rows::{Measured, Miss},
+    session::Session,
     setup::Setup,
 };
 use crate::world::{
@@ -47,7 +47,7 @@ pub const SERVICE: u16 = 22;
 /// Between two sessions that somebody tries to open.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// How often to look whether a process has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// What a client of ours waits for each answer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// After that a wait that should have ended has not.
@@ -369,15 +369,7 @@ impl Site {
 
     /// One session of this client with this device: begun, not waited for.
     pub fn open(&self, from: &str, who: &str, to: usize, patience: Duration) -> Session {
-        let mut process = self.begin(from, who, to, patience);
-        // Both ends of what is said end here: the session is over once it has come back.
-        let mut stdin = process.0.stdin.take().unwrap();
-        // One that has ended already says why.
-        let _ = stdin.write_all(WORDS);
-        Session {
-            process,
-            began: Instant::now(),
-        }
+        Session::of(self.begin(from, who, to, patience))
     }
 
     fn begin(&self, from: &str, who: &str, to: usize, patience: Duration) -> Process {
@@ -424,46 +416,6 @@ impl Site {
             at_a_pace(LOOK_AGAIN);
         }
         Err(Miss::Late(last))
-    }
-}
-
-/// What a session says, and hears again.
-const WORDS: &[u8] = b"said, and heard again\n";
-
-/// A session that somebody has begun to open.
-pub struct Session {
-    process: Process,
-    pub began: Instant,
-}
-
-impl Session {
-    /// How it ended, if it has: what was said came back, or why not.
-    pub fn ended(&mut self) -> Option<Result<(), String>> {
-        let status = self.process.0.try_wait().unwrap()?;
-        let (mut heard, mut why) = (Vec::new(), String::new());
-        let child = &mut self.process.0;
-        let _ = child.stdout.take()?.read_to_end(&mut heard);
-        let _ = child.stderr.take()?.read_to_string(&mut why);
-        if status.success() && heard == WORDS {
-            return Some(Ok(()));
-        }
-        let says = |line: &&str| !line.trim_start().starts_with("hint:");
-        let last = why.lines().rfind(says).unwrap_or_default();
-        Some(Err(format!(
-            "{status}, {} bytes heard: {last}",
-            heard.len()
-        )))
-    }
-
-    /// Waits for its end; how long it took, or why it was none.
-    pub fn wait(mut self) -> Result<Duration, String> {
-        while self.began.elapsed() < ENDLESS {
-            if let Some(ended) = self.ended() {
-                return ended.map(|()| self.began.elapsed());
-            }
-            at_a_pace(LOOK_AGAIN);
-        }
-        Err(format!("it still waits after {ENDLESS:?}"))
     }
 }
 

@@ -16,8 +16,9 @@ use std::{
 
 use super::{
     random::Random,
+    session::Session,
     setup::Setup,
-    site::{ATSERVER, NOBODY, RENDEZVOUS_HOST, STRANGER, Session, Site, client, device, manager},
+    site::{ATSERVER, NOBODY, RENDEZVOUS_HOST, STRANGER, Site, client, device, manager},
 };
 use crate::world::{
     Process, children_of, descriptors, signal,

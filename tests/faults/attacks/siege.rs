@@ -17,10 +17,10 @@ use super::{
         inside::INSIDE,
         net::own_program,
         rows::Miss,
+        session::Session,
         setup::Setup,
         site::{
-            self, ATSERVER, POLICY_HOST, RENDEZVOUS_HOST, STRANGER, Session, Site, client, device,
-            manager,
+            self, ATSERVER, POLICY_HOST, RENDEZVOUS_HOST, STRANGER, Site, client, device, manager,
         },
         tunnel::Tunnel,
     },
