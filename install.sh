@@ -6,9 +6,16 @@
 # shellcheck disable=SC2015
 set -eu
 
-# Where releases are. There is no public address yet.
+# Where releases are, and the key that they are signed with (packaging/sign.sh). There is no public address yet, and no key.
 RELEASES=
+PUBLIC_KEY=
 LINKS="sshnp npt sshnpd srvd sshrvd srv sshrv npp_file npp_atserver at_activate"
+
+# What a download may take, so that nobody who answers can fill the disk or keep this waiting for ever. An archive has 4 MB;
+# on the slowest line that it is worth waiting on, 5 kB/s, that takes 15 minutes.
+ARCHIVE_BLOCKS=80000 ARCHIVE_SECONDS=1800 # blocks of 512 bytes: 40 MB
+LIST_BLOCKS=128 LIST_SECONDS=60
+UNPACKED=100000000
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -42,6 +49,9 @@ As root into /usr/local, else into ~/.local. Run from a checkout it builds that;
   --rollback      go back to the previous version
   --uninstall     remove services, program, links and manual pages; keys and data stay
   --downgrade     allow an older version
+  --public-key K  check that releases are signed with this key (or NOPORTS_PUBLIC_KEY): RW…, or its file; it is remembered
+  --no-signature  install what is not signed
+  --all-users     as root: also restart, or uninstall, the services of users
   --force         replace files of other programs; allow --downgrade and plain http
   --no-restart    leave running services alone
   --dry-run       show what would be done
@@ -59,7 +69,7 @@ cleanup() {
 
 main() {
     base=${NOPORTS_BASE-$RELEASES} prefix='' wanted='' local='' action=install
-    force='' downgrade='' dry='' restart=1 device=''
+    force='' downgrade='' dry='' restart=1 device='' key=${NOPORTS_PUBLIC_KEY-} unsigned='' everybody='' with='' remembered=''
     scratch='' staged='' fresh='' locked=''
     trap cleanup EXIT
     trap 'exit 130' INT
@@ -71,6 +81,9 @@ main() {
         --prefix) need "$@" && prefix=$2 && shift ;;
         --version) need "$@" && wanted=$2 && shift ;;
         --local) need "$@" && local=$2 && shift ;;
+        --public-key) need "$@" && key=$2 && shift ;;
+        --no-signature) unsigned=1 ;;
+        --all-users) everybody=1 ;;
         --rollback) action=rollback ;;
         --uninstall) action=uninstall ;;
         --force) force=1 downgrade=1 ;;
@@ -85,11 +98,14 @@ main() {
     done
 
     [ "$(id -u)" = 0 ] && root=1 || root=''
+    # What root installs is for everybody.
+    [ -z "$root" ] || umask 022
     if [ -z "$prefix" ]; then
         if [ -n "$root" ]; then
             prefix=/usr/local
         else
-            prefix=${HOME:?}/.local
+            [ -n "${HOME-}" ] || fail 2 "HOME is not set, so there is no ~/.local to install into" "--prefix DIR, or set HOME"
+            prefix=$HOME/.local
         fi
     fi
     case $prefix in
@@ -162,45 +178,86 @@ needs() {
     done
 }
 
+owner() { sed -n '/^[0-9][0-9]*$/{p;q;}' "$1/pid" 2>/dev/null || :; }
+
 # One run at a time. A lock whose owner is gone is taken over.
 lock() {
     mkdir -p "$bin" "$home" 2>/dev/null && [ -w "$bin" ] && [ -w "$home" ] ||
         fail 1 "cannot write below $prefix" "sudo, or --prefix \$HOME/.local"
     if ! mkdir "$home/lock" 2>/dev/null; then
-        owner=$(cat "$home/lock/pid" 2>/dev/null || :)
-        if [ -z "$owner" ] || kill -0 "$owner" 2>/dev/null; then
-            fail 1 "another install.sh is running here${owner:+, process $owner}" \
-                "wait for it; if there is none, remove its lock: rm -r $home/lock"
+        owner=$(owner "$home/lock")
+        # One that has just begun says who it is in no time.
+        [ -n "$owner" ] || sleep 2
+        owner=$(owner "$home/lock")
+        [ -z "$owner" ] || ! kill -0 "$owner" 2>/dev/null ||
+            fail 1 "another install.sh is running here, process $owner" "wait for it"
+        # Whoever was faster has made a new one: that stays.
+        mv "$home/lock" "$home/lock.old.$$" 2>/dev/null || :
+        now=$(owner "$home/lock.old.$$")
+        if [ "$now" != "$owner" ] && mv "$home/lock.old.$$" "$home/lock" || ! mkdir "$home/lock" 2>/dev/null; then
+            rm -rf "$home/lock.old.$$"
+            fail 1 "another install.sh is running here${now:+, process $now}" "wait for it"
         fi
-        rm -rf "$home/lock"
-        mkdir "$home/lock" 2>/dev/null || fail 1 "another install.sh is running here" "wait for it"
     fi
     locked=$home/lock
     echo $$ >"$locked/pid" || fail 1 "no space left below $prefix" "free some space there"
     # What a run that was cut off left behind.
-    rm -rf "$home"/stage.* "$bin"/.noports.new.*
+    rm -rf "$home"/lock.old.* "$home"/stage.* "$bin"/.noports.new.*
 }
 
 # --- getting a release ------------------------------------------------------------------------------------------
 
-fetch() { # fetch URL FILE
+fetch() { # fetch URL FILE BLOCKS SECONDS: with limits for size and time
     ended=0
-    if has curl; then
-        curl -fsSL --connect-timeout 20 --retry 2 -o "$2" "$1" || ended=$?
-    elif wget --version 2>/dev/null | grep -q GNU; then
-        wget -q -T 20 -t 3 -O "$2" "$1" || ended=$?
-    else
-        # busybox' own: with -T some versions of it crash.
-        wget -q -O "$2" "$1" || ended=$?
-    fi
+    (
+        # POSIX knows only the second; what goes on without the first may leave a core file.
+        # shellcheck disable=SC3045
+        ulimit -c 0 2>/dev/null || :
+        ulimit -f "$3"
+        if has curl; then
+            exec curl -fsSL --connect-timeout 20 --max-time "$4" --speed-limit 500 --speed-time 30 --retry 2 \
+                --retry-max-time "$4" -o "$2" "$1"
+        elif wget --version 2>/dev/null | grep -q GNU; then
+            set -- wget -q -T 20 -t 3 -O "$2" "$1" "$4"
+        else
+            # busybox' own: with -T some versions of it crash.
+            set -- wget -q -O "$2" "$1" "$4"
+        fi
+        limited "$@"
+    ) || ended=$?
     case $ended in
     0) return 0 ;;
-    22 | 8) fail 1 "there is no $1" "check the address (--base URL) and the version (--version X)" ;;
+    153) fail 1 "$1 is bigger than anything that is released; nothing was changed" "check the address (--base URL)" ;;
+    28 | 124 | 143) fail 1 "$1 takes too long; nothing was changed" "check the network, and the address (--base URL)" ;;
+    22 | 8)
+        [ "$1" = "${1%.minisig}" ] || fail 1 "there is no signature, $1; nothing was changed" \
+            "--no-signature if that is how you want it"
+        fail 1 "there is no $1" "check the address (--base URL) and the version (--version X)"
+        ;;
     23 | 3) fail 1 "no space for a download in ${TMPDIR:-/tmp}" "free some space, or set TMPDIR to another folder" ;;
     18) fail 1 "the download of $1 was cut off" "try again" ;;
     *) fail 1 "cannot get $1" "check the network and the address: --base URL, or --local FILE" ;;
     esac
 }
+
+limited() { # limited COMMAND… SECONDS, where this machine can
+    left=$#
+    while [ "$left" -gt 1 ]; do
+        set -- "$@" "$1"
+        shift
+        left=$((left - 1))
+    done
+    seconds=$1
+    shift
+    if timeout 5 true 2>/dev/null; then
+        exec timeout "$seconds" "$@"
+    elif timeout -t 5 true 2>/dev/null; then
+        exec timeout -t "$seconds" "$@"
+    fi
+    exec "$@"
+}
+
+fetch_list() { fetch "$base/$1" "$scratch/$1" $LIST_BLOCKS $LIST_SECONDS; }
 
 check_base() {
     [ -n "$base" ] || fail 2 "no address to download from (there is no public one yet)" \
@@ -228,18 +285,22 @@ download() { # leaves the archive in $archive
         "install one, or use --local FILE"
     arch=$(cpu) || exit 1
     if [ -z "$wanted" ]; then
-        fetch "$base/VERSION" "$scratch/VERSION"
+        fetch_list VERSION
         wanted=$(head -n 1 "$scratch/VERSION" | tr -d '\r')
     fi
     plain_version "$wanted" "check that $base has releases"
     too_old "$wanted"
     name=noports-$wanted-$arch
     archive=$scratch/$name.tar.gz
-    fetch "$base/SHA256SUMS" "$scratch/SHA256SUMS"
+    fetch_list SHA256SUMS
+    if must_be_signed; then
+        fetch_list SHA256SUMS.minisig
+        signed "$scratch/SHA256SUMS"
+    fi
     grep -q "[ *]$name.tar.gz\$" "$scratch/SHA256SUMS" ||
         fail 1 "there is no $name.tar.gz at $base" "check the version: --version X"
     say "downloading $base/$name.tar.gz"
-    fetch "$base/$name.tar.gz" "$archive"
+    fetch "$base/$name.tar.gz" "$archive" $ARCHIVE_BLOCKS $ARCHIVE_SECONDS
     verify "$scratch/SHA256SUMS"
 }
 
@@ -256,11 +317,102 @@ take_local() {
     archive=$local
     name=$(basename "$local" .tar.gz)
     sums=$(dirname "$local")/SHA256SUMS
+    if must_be_signed; then
+        signed "$sums"
+    fi
     if [ -f "$sums" ]; then
         verify "$sums"
     else
         say "there is no $sums, so the checksum was not checked"
     fi
+}
+
+# --- signatures ---------------------------------------------------------------------------------------------------
+
+# The key that is named counts; else the one that the last release here was signed with, for this script may come from the
+# same server as a new one; else this script's.
+check_key() {
+    remembered=
+    [ -n "$key" ] || [ ! -f "$home/public-key" ] || remembered=1 key=$(cat "$home/public-key")
+    key=${key:-$PUBLIC_KEY}
+    [ -n "$key" ] || return 0
+    case $key in
+    # A file that is called like the key is not the key.
+    RW??????????????????????????????????????????????????????) file= ;;
+    *) file=$key ;;
+    esac
+    if [ -f "$file" ]; then
+        [ "$(wc -c <"$key")" -le 1000 ] || fail 2 "$key is no public key" "--public-key noports.pub"
+        ! grep -qi 'secret key' "$key" || fail 2 "$key is a secret key, which belongs to nobody but its owner" \
+            "--public-key noports.pub"
+        key=$(tail -n 1 "$key")
+    fi
+    # "Ed", the key's number and the key: 42 bytes.
+    case $key in
+    *[!A-Za-z0-9+/]* | ??????????????????????????????????????????????????????????*) wrong=1 ;;
+    RW??????????????????????????????????????????????????????) wrong= ;;
+    *) wrong=1 ;;
+    esac
+    [ -z "$wrong" ] || fail 2 "that is no public key of minisign: $(printf %.60s "$key" | tr -cd 'A-Za-z0-9+/@._-')" \
+        "--public-key RW…, or the file that holds it"
+}
+
+must_be_signed() {
+    [ -z "$key" ] || [ -z "$unsigned" ] || say "the signature is not looked at"
+    [ -n "$key" ] && [ -z "$unsigned" ]
+}
+
+signed() { # signed SUMS: stops unless SUMS.minisig was made with the key
+    [ -f "$1.minisig" ] || fail 1 "there is no signature, $1.minisig; nothing was changed" "--no-signature if that is how you want it"
+    with=$(checked "$1") || exit 1
+    [ -n "$with" ] || fail 1 "nothing here can check a signature; nothing was changed" \
+        "install minisign or signify; or --no-signature if that is how you want it"
+    say "the signature is good, says $with"
+}
+
+bad_signature() {
+    fail 1 "the signature of $(basename "$1") is not good; nothing was changed" \
+        "it is not what was released, or signed with another key${remembered:+ than the version that is here}: --public-key K"
+}
+
+checked() { # checked SUMS: by what, if anything here can
+    if has minisign; then
+        minisign -Vqm "$1" -x "$1.minisig" -P "$key" >/dev/null 2>&1 || bad_signature "$1"
+        echo minisign
+        return 0
+    fi
+    # Elsewhere signify is another program: this one says what it found.
+    printf 'untrusted comment: of noports\n%s\n' "$key" >"$scratch/key"
+    for with in signify-openbsd signify; do
+        has $with || continue
+        case $($with -V -p "$scratch/key" -x "$1.minisig" -m "$1" 2>&1 </dev/null) in
+        'Signature Verified') echo $with && return 0 ;;
+        *'verification failed'* | *'wrong key'* | *'unsupported file'* | *'invalid'*) bad_signature "$1" ;;
+        esac
+    done
+    if [ -n "$here" ]; then
+        ended=0
+        # One from before this word ends with 2.
+        says=$("$target" verify "$1" --key "$key" 2>/dev/null) || ended=$?
+        case $ended-$says in
+        "0-signed: "*) echo "the noports that is here" && return 0 ;;
+        10-*) bad_signature "$1" ;;
+        esac
+    fi
+    case $(openssl version 2>/dev/null) in "OpenSSL "[3-9]*) by_openssl "$1" && echo openssl || bad_signature "$1" ;; esac
+}
+
+by_openssl() {
+    # Both are "Ed", the key's number in 8 bytes, and what is wanted; before a key goes what a file of openssl begins with.
+    {
+        printf '\060\052\060\005\006\003\053\145\160\003\041\000'
+        echo "$key" | openssl base64 -d -A | tail -c +11
+    } >"$scratch/key.der"
+    sed -n 2p "$1.minisig" | tr -d '\r\n' | openssl base64 -d -A >"$scratch/signature"
+    [ "$(head -c 2 "$scratch/signature")" = Ed ] || return 1
+    tail -c +11 "$scratch/signature" >"$scratch/signature.bare"
+    openssl pkeyutl -verify -pubin -keyform DER -inkey "$scratch/key.der" -rawin -in "$1" \
+        -sigfile "$scratch/signature.bare" >/dev/null 2>&1
 }
 
 too_old() {
@@ -303,7 +455,8 @@ in_apt() { # whether apt would install this package, in this version or a later 
 }
 
 build() {
-    ( cd "$checkout" && cargo build --release --locked ) || fail 1 "cannot build it" "see the errors of cargo above"
+    made_of=$(git -C "$checkout" describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null) || made_of=
+    ( cd "$checkout" && NOPORTS_COMMIT=${made_of:-unknown} cargo build --release --locked ) || fail 1 "cannot build it" "see the errors of cargo above"
     built=${CARGO_TARGET_DIR:-$checkout/target}/release/noports
 }
 
@@ -311,21 +464,25 @@ unpack() { # leaves the executable in $built
     needs tar gzip
     staged=$home/stage.$$
     mkdir "$staged" || fail 1 "cannot write to $home" "check the free space and the permissions"
-    gzip -dc "$archive" | ( cd "$staged" && tar -xf - ) ||
-        fail 1 "cannot unpack $name.tar.gz below $prefix; nothing was changed" \
-            "check the free space, and that it is a release"
-    built=$staged/$name/noports
-    if [ ! -f "$built" ]; then
-        set -- "$staged"/*/noports
-        built=$1
+    unpacks="cannot unpack $name.tar.gz below $prefix; nothing was changed"
+    # Only the executable leaves the archive, whatever else is in it.
+    inside=$(gzip -dc "$archive" 2>/dev/null | head -c $UNPACKED | tar -tf - 2>/dev/null |
+        sed -n '/^[A-Za-z0-9_][^/]*\/noports$/{p;q;}') || inside=
+    if [ -z "$inside" ]; then
+        gzip -t "$archive" 2>/dev/null || fail 1 "$unpacks" "check that it is a release of noports"
+        fail 1 "there is no noports in $name.tar.gz" "check that it is a release of noports"
     fi
-    [ -f "$built" ] || fail 1 "there is no noports in $name.tar.gz" "check that it is a release of noports"
+    gzip -dc "$archive" | head -c $UNPACKED | ( cd "$staged" && tar -xf - "$inside" 2>/dev/null ) ||
+        fail 1 "$unpacks" "check the free space, and that it is a release"
+    built=$staged/$inside
+    [ -f "$built" ] && [ ! -L "$built" ] || fail 1 "$inside in $name.tar.gz is no file; nothing was changed" \
+        "check that it is a release of noports"
 }
 
 # --- putting it in place ----------------------------------------------------------------------------------------
 
 install() {
-    needs id mkdir mv cp rm ln sed awk cut tr head uname mktemp readlink
+    needs id mkdir mv cp rm ln sed awk cut tr head tail wc uname mktemp readlink
     case $0 in
     *install.sh) checkout=$(cd "$(dirname "$0")" && pwd) ;;
     *) checkout= ;;
@@ -340,6 +497,7 @@ install() {
         plan
         return 0
     fi
+    check_key
     ! builds_here || check_toolchain
     lock
     scratch=$(mktemp -d) || fail 1 "no space in ${TMPDIR:-/tmp}" "free some space, or set TMPDIR to another folder"
@@ -387,6 +545,7 @@ place() { # place FILE: makes it the installed one
     [ -n "$sum" ] || fail 1 "cannot make a SHA-256 checksum on this machine" "install coreutils, busybox or openssl"
     if [ -n "$here" ] && [ "$sum" = "$(sha256 "$target")" ]; then
         rm -f "$fresh"
+        remember
         links
         say "noports $version is installed already"
         return 0
@@ -399,6 +558,7 @@ place() { # place FILE: makes it the installed one
     sync "$fresh" 2>/dev/null || sync || :
     mv -f "$fresh" "$target" || fail 1 "$no_room" "check the permissions"
     fresh=
+    remember
     links
     papers
     say "installed noports $version: $target${here:+ (before: $here, kept for --rollback)}"
@@ -408,6 +568,9 @@ place() { # place FILE: makes it the installed one
     esac
     renew
 }
+
+# The next one has to be signed with the same key.
+remember() { [ -z "$with" ] || echo "$key" >"$home/public-key"; }
 
 has_not() { ! has "$1"; }
 
@@ -442,10 +605,47 @@ papers() {
         rm -f "$home/papers.new"
 }
 
-# Services go on with the new version; sessions that run are left alone by that.
+# Services go on with the new version; sessions of a daemon are left alone by that.
 renew() {
     [ -n "$here" ] && [ -n "$restart" ] || return 0
     "$target" service restart 2>&1 | sed -n '/is restarted$/s/^/  /p' >&2 || :
+    [ -n "$root" ] || return 0
+    theirs " (deleted)" | while read -r user pid program; do
+        if [ -n "$everybody" ]; then
+            for_user "$user" service restart 2>&1 | sed -n '/is restarted$/s/^/  /p' >&2 || :
+            [ ! -e "/proc/$pid" ] || say "  $program of $user, process $pid, goes on with the old program: it is no service"
+        else
+            say "  $program of $user, process $pid, goes on with the old program; as $user: noports service restart (or --all-users here)"
+        fi
+    done
+}
+
+# theirs [" (deleted)"]: user, process and name of each program that runs from here (as it was), and that somebody started who
+# is not root: with a service of the machine root is its parent.
+theirs() {
+    for process in /proc/[0-9]*; do
+        [ "$(readlink "$process/exe" 2>/dev/null)" = "$target${1-}" ] || continue
+        program=$(tr '\0' '\n' <"$process/cmdline" 2>/dev/null | awk '
+            NR == 1 { n = split($0, path, "/"); name = path[n]
+                named["sshnpd"] = "daemon"; named["srvd"] = named["sshrvd"] = "rendezvous"
+                named["npp_file"] = named["npp_atserver"] = "policy"
+                if (name in named) { print named[name]; exit } }
+            NR == 2 && /^(daemon|rendezvous|policy|atserver)$/ { print; exit }')
+        parent=$(sed -n 's/^PPid:[^0-9]*//p' "$process/status" 2>/dev/null)
+        user=$(person "$process")
+        [ -n "$program" ] && [ -n "$user" ] && [ "$user" != root ] || continue
+        [ -n "${1-}" ] || [ "$user" = "$(person "/proc/$parent")" ] || continue
+        echo "$user ${process#/proc/} $program"
+    done
+}
+
+# shellcheck disable=SC2012
+person() { ls -ld "$1" 2>/dev/null | awk '{ print $3 }'; }
+
+for_user() { # for_user USER WORD…: noports as that user, who may have a service manager of his own
+    user=$1
+    shift
+    su -s /bin/sh "$user" -c "XDG_RUNTIME_DIR=/run/user/$(id -u "$user") exec$(quoted "$target" "$@")" </dev/null
 }
 
 rollback() {
@@ -475,6 +675,17 @@ no_empty() {
     done
 }
 
+service_names() { sed -n 's/^\(noports-[^ ]*\).*/\1/p'; }
+
+services() { # services COMMAND…: uninstalls all services that this noports knows of, noports-PROGRAM or noports-PROGRAM-INSTANCE
+    for service in $("$@" service status 2>/dev/null | service_names); do
+        rest=${service#noports-}
+        program=${rest%%-*}
+        instance=${rest#"$program"}
+        "$@" "$program" uninstall ${instance:+--instance "${instance#-}"} 2>&1 | sed -n '/removed$/s/^/  /p' >&2 || :
+    done
+}
+
 uninstall() {
     here=$(version_here)
     if [ ! -e "$target" ] && [ ! -e "$home" ]; then
@@ -488,12 +699,16 @@ uninstall() {
         say "would remove $target, its links, manual pages and completions, and $home"
         return 0
     fi
+    users=
+    [ -z "$root" ] || users=$(theirs | cut -d ' ' -f 1 | sort -u)
+    [ -z "$users" ] || [ -n "$everybody" ] || [ -n "$force" ] || fail 1 \
+        "programs of these users run from here, which is left as it is: $(echo "$users" | tr '\n' ' ')" \
+        "--all-users uninstalls their services, too; --force leaves them, and they end with the next boot"
     lock
     if [ -e "$target" ]; then
-        for program in daemon rendezvous policy atserver; do
-            "$target" "$program" uninstall 2>&1 | sed -n '/removed$/s/^/  /p' >&2 || :
-        done
-        left=$("$target" service status 2>/dev/null | sed -n 's/^\(noports-[^ ]*\).*/\1/p' | head -n 1) || left=
+        services "$target"
+        for user in ${everybody:+$users}; do services for_user "$user"; done
+        left=$("$target" service status 2>/dev/null | service_names | head -n 1) || left=
         [ -z "$left" ] || [ -n "$force" ] ||
             fail 1 "the service $left still uses it" "uninstall it (noports service status shows it), or add --force"
     fi

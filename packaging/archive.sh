@@ -1,11 +1,15 @@
 #!/bin/sh
-# Packs one executable and what belongs to it: packaging/archive.sh EXECUTABLE VERSION ARCH OUT
+# Packs one executable and what belongs to it: packaging/archive.sh EXECUTABLE VERSION ARCH OUT [ONE THAT RUNS HERE]
 #
-#   OUT/noports-VERSION-ARCH.tar.gz   the executable, and of LICENSE, README.md and the folders of packaging/ the files
-#                                     that git tracks: whatever else lies there, keys among it, stays out
+#   OUT/noports-VERSION-ARCH.tar.gz   the executable; the manual pages, which the one that runs here prints (the same version);
+#                                     and of LICENSE, README.md, SECURITY.md, CHANGELOG.md and the folders of packaging/ the
+#                                     files that git tracks: whatever else lies there, keys among it, stays out
 #
 # Before the archive is there its list is looked at once more: nothing that is not on git's list, no keys, no links.
 # SOURCE_DATE_EPOCH is the time that all files carry.
+#
+# "A && B || die" is meant as it reads: die when either of them does.
+# shellcheck disable=SC2015
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,7 +18,7 @@ die() {
     exit 1
 }
 
-[ $# -eq 4 ] || die "usage: packaging/archive.sh EXECUTABLE VERSION ARCH OUT"
+[ $# -eq 4 ] || [ $# -eq 5 ] || die "usage: packaging/archive.sh EXECUTABLE VERSION ARCH OUT [ONE THAT RUNS HERE]"
 executable=$1
 out=$4
 name=noports-$2-$3
@@ -31,7 +35,7 @@ trap 'exit 1' HUP INT TERM
 stage=$work/$name
 mkdir -p "$stage"
 
-git ls-files -- LICENSE README.md 'packaging/*/*' >"$work/tracked"
+git ls-files -- LICENSE README.md packaging/SECURITY.md packaging/CHANGELOG.md 'packaging/*/*' >"$work/tracked"
 [ -s "$work/tracked" ] || die "git tracks nothing here"
 while IFS= read -r file; do
     case ${file##*/} in
@@ -48,6 +52,14 @@ while IFS= read -r file; do
 done <"$work/tracked"
 cp "$executable" "$stage/noports"
 printf '%s/noports\n' "$name" >>"$work/wanted"
+if [ $# -eq 5 ]; then
+    "$5" docs all "$work/share" >/dev/null || die "$5 prints no manual pages"
+    mkdir "$stage/man"
+    cp "$work"/share/man/man1/*.1 "$stage/man/"
+    (cd "$stage" && printf "$name/%s\n" man/*) >>"$work/wanted"
+else
+    echo "archive: nothing here prints the manual pages, so they are not in $name.tar.gz" >&2
+fi
 
 find "$stage" -type d -exec chmod 755 {} +
 find "$stage" -type f -exec chmod 644 {} +

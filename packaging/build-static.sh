@@ -2,30 +2,27 @@
 # Makes the release files in dist/: for each kind of machine one executable that needs no library, no loader and no
 # particular distribution, because musl and everything else is inside.
 #
-#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [x86_64|aarch64|armv7|armv6 …]
+#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [--only-tools] [x86_64|aarch64|armv7|armv6 …]
 #
-#   dist/noports-VERSION-ARCH.tar.gz   the executable, LICENSE, README.md, what git tracks of packaging/ (archive.sh)
+#   dist/noports-VERSION-ARCH.tar.gz   the executable, its manual pages, LICENSE, README.md, what git tracks of packaging/
 #   dist/noports-VERSION.cdx.json      bill of materials (CycloneDX)
-#   dist/VERSION, dist/SHA256SUMS      what install.sh reads first
+#   dist/provenance.json               commit, toolchain and flags of each file (SLSA, as an in-toto statement)
+#   dist/VERSION, dist/SHA256SUMS      what install.sh reads first; packaging/sign.sh puts SHA256SUMS.minisig beside them
 #   dist/install.sh                    the same as here, so that the folder is all that a web server needs
-#   target/static/ARCH/noports         the executable alone (all that --only-program makes)
+#   target/static/ARCH/noports         the executable alone (all that --only-program makes), and build.txt: how it was made
 #
 # The compiler is whatever knows the machine:
 #   * rustc on PATH, when it has the target's standard library (rustup target add TARGET; --rustup-add does that);
 #   * else a rustc whose standard library is there as source, which is then built too. Debian has one:
 #     rustc-web cargo-web rust-web-src (--install-deps fetches them with apt-get).
-# C compiler, linker and musl are zig's, driven by cargo-zigbuild: PyPI's packages, these versions, in target/static/tools.
+# C compiler, linker and musl are zig's, driven by cargo-zigbuild: PyPI's packages, those of tools.txt, in target/static/tools.
 #
-# The same commit and the same tools make the same bytes, wherever the checkout lies.
+# The same commit and the same tools make the same bytes, wherever the checkout lies: packaging/twice.sh compares them.
 set -eu
 cd "$(dirname "$0")/.."
 
-# The last one with musl's own allocator. From 0.16 on zig puts its own in that place: sizes rounded up to powers of two, and
-# nothing is ever given back to the system.
-ZIG=0.15.2
-ZIGBUILD=0.24.0
 # Most bytes of one executable; x86_64 has the most.
-BUDGET=8100000
+BUDGET=8250000
 # Functions without an #[inline] of their own are copied into their callers only below this size. Together with the small
 # crates of Cargo.toml and a standard library without backtraces that takes a fifth off the file; the ciphers, whose inner
 # loops are marked, are as fast as before.
@@ -52,6 +49,7 @@ while [ $# -gt 0 ]; do
     --install-deps) install=yes ;;
     --rustup-add) add=yes ;;
     --only-program) all=no ;;
+    --only-tools) all=tools ;;
     --out)
         [ $# -ge 2 ] || die "--out needs a folder"
         out=$2
@@ -69,6 +67,8 @@ epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 3155328
 export SOURCE_DATE_EPOCH="$epoch" LC_ALL=C TZ=UTC
 work=target/static
 tools=$PWD/$work/tools
+# What it says of itself: noports --version --verbose.
+commit=$(git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)
 
 triple() {
     case $1 in
@@ -95,14 +95,7 @@ packages() {
 }
 
 zig() {
-    pin="ziglang==$ZIG cargo-zigbuild==$ZIGBUILD"
-    if [ "$(cat "$tools/pin" 2>/dev/null)" != "$pin" ]; then
-        rm -rf "$tools"
-        python3 -m venv "$tools"
-        # shellcheck disable=SC2086
-        "$tools/bin/pip" install -q --disable-pip-version-check $pin
-        echo "$pin" >"$tools/pin"
-    fi
+    packaging/tools.sh
     PATH=$tools/bin:$PATH
 }
 
@@ -174,16 +167,44 @@ build() {
         ;;
     esac
     # shellcheck disable=SC2086
-    set -- rustc --config "$OWN" "$@" -- $last
+    set -- rustc --config "$OWN" --message-format json-render-diagnostics "$@" -- $last
+    mkdir -p "$work/$arch"
     (
         [ $how = prebuilt ] || export RUSTC_BOOTSTRAP=1
-        export RUSTC="$rustc" CARGO="$cargo" RUSTFLAGS="$flags"
-        "$tools/bin/cargo-zigbuild" "$@"
+        export RUSTC="$rustc" CARGO="$cargo" RUSTFLAGS="$flags" NOPORTS_COMMIT="$commit" NOPORTS_TARGET="$target"
+        "$tools/bin/cargo-zigbuild" "$@" >"$work/$arch/linked.json"
     )
     file=$work/$arch/noports
-    mkdir -p "$work/$arch"
     cp "$work/$target/release/noports" "$file"
+    told "$file" >"$work/$arch/build.txt"
     inspect "$arch" "$file"
+}
+
+# How it was made, for sbom.py and provenance.py.
+told() {
+    zig=$("$tools/bin/python-zig" version)
+    zigs=$(ls -d "$tools"/lib/python3*/site-packages/ziglang/lib)
+    std_source=
+    [ $how = prebuilt ] || std_source=$(std_source "$rustc")
+    cat <<END
+arch=$arch
+target=$target
+sha256=$(sha256sum <"$1" | cut -d ' ' -f 1)
+commit=$commit
+rustc=$("$rustc" -V | cut -d ' ' -f 2)
+rustc_commit=$("$rustc" -vV | sed -n 's/^commit-hash: //p')
+cargo=$("$cargo" -V | cut -d ' ' -f 2)
+std=$how
+zig=$zig
+zigbuild=$("$tools/bin/cargo-zigbuild" -V | cut -d ' ' -f 2)
+musl=$(sed -n 's/^#define VERSION "\(.*\)"/\1/p' "$zigs/libc/musl/src/internal/version.h")
+flags=$(printf %s "$flags" | sed "s|=$PWD=|=CHECKOUT=|; s|=${CARGO_HOME:-$HOME/.cargo}/|=CARGO_HOME/|g")
+config=$OWN
+last=$(printf %s "$last" | sed "s|$PWD/|CHECKOUT/|")
+rustc_path=$rustc
+cargo_path=$cargo
+std_source=$std_source
+END
 }
 
 inspect() {
@@ -214,18 +235,36 @@ inspect() {
 
 packages no
 zig
+if [ $all = tools ]; then
+    packaging/tools.sh --boms
+    for arch in $archs; do choose "$(triple "$arch")"; done
+    exit
+fi
 for arch in $archs; do build "$arch"; done
 [ $all = yes ] || exit 0
 mkdir -p "$out"
-for arch in $archs; do packaging/archive.sh "$work/$arch/noports" "$version" "$arch" "$out"; done
-# shellcheck disable=SC2046
-python3 packaging/sbom.py "$version" "$epoch" $(for arch in $archs; do triple "$arch"; done) >"$out/noports-$version.cdx.json"
+runs=
+for arch in $archs; do [ "$(uname -m)" != "$arch" ] || runs=$work/$arch/noports; done
+# shellcheck disable=SC2086
+for arch in $archs; do packaging/archive.sh "$work/$arch/noports" "$version" "$arch" "$out" $runs; done
+builds=$(for arch in $archs; do echo "$work/$arch"; done)
+# shellcheck disable=SC2086
+python3 packaging/sbom.py make "$version" "$epoch" $builds >"$out/noports-$version.cdx.json"
+packaging/tools.sh --boms
+# shellcheck disable=SC2086
+"$tools/bin/python" packaging/sbom.py check "$out/noports-$version.cdx.json" $builds >&2
 printf '%s\n' "$version" >"$out/VERSION"
 cp install.sh "$out/"
+rm -f "$out/SHA256SUMS" "$out/SHA256SUMS.minisig" "$out/provenance.json"
+# shellcheck disable=SC2086
+python3 packaging/provenance.py "$out" "$version" "$epoch" $builds >"$work/provenance.new"
+mv "$work/provenance.new" "$out/provenance.json"
+# A web server reads it, whatever this one's umask.
+chmod 755 "$out"
+chmod 644 "$out"/*
 (
     cd "$out"
-    rm -f SHA256SUMS
-    sha256sum ./* | sed 's|\./||' >../target/static/SHA256SUMS.new
+    sha256sum ./* | sed 's|\./||' >"$OLDPWD/$work/SHA256SUMS.new"
 )
-mv target/static/SHA256SUMS.new "$out/SHA256SUMS"
+mv "$work/SHA256SUMS.new" "$out/SHA256SUMS"
 cat "$out/SHA256SUMS"

@@ -5,8 +5,8 @@
 #   EXECUTABLE   default: target/static/ARCH/noports, as packaging/build-static.sh makes it
 #   OUT          default: dist
 #
-# It has no dependencies. Services are not started by it: `noports daemon install` makes them, an upgrade starts them
-# anew, removing the package removes them. Manual pages are printed by the executable, so this runs where it runs, or
+# It has no dependencies. Services are not started by it: `noports daemon install` makes them, an upgrade starts anew those that
+# run (a rendezvous that carries sessions goes on), removing the package removes them. Manual pages are printed by the executable, so this runs where it runs, or
 # where NOPORTS names another one of the same version that does. MAINTAINER is who answers for the package.
 set -eu
 cd "$(dirname "$0")/.."
@@ -43,8 +43,10 @@ mv "$stage/usr/share/zsh/site-functions/_noports" "$stage/usr/share/zsh/vendor-c
 rmdir "$stage/usr/share/zsh/site-functions"
 gzip -n9 "$stage"/usr/share/man/man1/*.1
 {
-    printf 'noports, by its authors. All of it is under the BSD-3-Clause licence:\n\n'
+    printf 'noports, by its authors, under the BSD-3-Clause licence:\n\n'
     cat LICENSE
+    printf '\nThe executable holds these works, too:\n\n'
+    cat packaging/licences/crates.txt packaging/licences/musl-and-zig.txt
 } >"$stage/usr/share/doc/noports/copyright"
 {
     printf 'noports (%s) unstable; urgency=medium\n\n  * Release %s.\n\n' "$version" "$version"
@@ -90,22 +92,29 @@ END
 cat >"$stage/DEBIAN/postinst" <<'END'
 #!/bin/sh
 set -e
-# After an upgrade services go on with the new version; sessions that run are left alone by that.
+# After an upgrade what runs goes on with the new version, people's own services too. Sessions that run are left alone by that,
+# and so is a rendezvous that carries some; what goes on as it was is said.
 if [ "$1" = configure ] && [ -n "$2" ]; then
-    noports service restart >/dev/null 2>&1 || true
+    noports service restart --after-upgrade || true
 fi
 END
 cat >"$stage/DEBIAN/prerm" <<'END'
 #!/bin/sh
 set -e
-# Keys and data stay.
+# All services of this executable, whatever they are called and whosever they are; those of another one stay. Keys and data stay.
 if [ "$1" = remove ]; then
-    for program in daemon rendezvous policy atserver; do
-        noports "$program" uninstall >/dev/null 2>&1 || true
-    done
+    noports service uninstall || true
 fi
 END
-chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm"
+cat >"$stage/DEBIAN/postrm" <<'END'
+#!/bin/sh
+set -e
+# What OpenRC's services have written there.
+if [ "$1" = purge ]; then
+    rm -f /var/log/noports-*.log
+fi
+END
+chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm" "$stage/DEBIAN/postrm"
 ( cd "$stage" && find etc usr -type f -exec md5sum {} + | sort -k 2 >DEBIAN/md5sums )
 find "$stage" -type d -exec chmod 755 {} +
 find "$stage/etc" "$stage/usr/share" -type f -exec chmod 644 {} +

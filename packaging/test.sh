@@ -11,7 +11,7 @@ command -v ssh >/dev/null && command -v scp >/dev/null && command -v sftp >/dev/
 [ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || missing="$missing openssh-server"
 { command -v ss && command -v ip; } >/dev/null || missing="$missing iproute2"
 { command -v unshare && command -v nsenter && command -v mount; } >/dev/null || missing="$missing util-linux mount"
-for tool in bash busybox curl dash fish git mandoc rsync zsh; do
+for tool in bash busybox curl dash fish git mandoc minisign rsync zsh; do
     command -v "$tool" >/dev/null || missing="$missing $tool"
 done
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3 python3-venv"
@@ -27,6 +27,10 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends $missing
 fi
+
+# Tests wait for processes far more than they work: with as many threads as processors these are idle three quarters of the time.
+: "${RUST_TEST_THREADS:=$((3 * $(nproc)))}"
+export RUST_TEST_THREADS
 
 # What only root can do is ignored otherwise.
 [ "$(id -u)" != 0 ] || cargo test --locked --features held --lib -- --ignored

@@ -14,9 +14,9 @@
 # atServer, a rendezvous and a web server with releases; the newer release is the same executable that says another version.
 #
 # How far packages were tried: this script, in roots of Debian for x86_64, arm64 and armhf (emulated) and of busybox alone; on
-# x86_64 a shell on the device then came through a real sshd. The images' layout (packaging/containers) ran as an ordinary
-# user with a read-only root, but in no container engine, and the OpenWrt recipe against stand-ins for its build system and
-# procd, on no router.
+# x86_64 a shell on the device then came through a real sshd. The images (packaging/containers) ran under podman 4.3 with crun
+# and podman-compose 1.6, and kubernetes.yaml by "podman play kube"; the .deb on Debian 12 and 13 under systemd 252 and 257 and
+# on OpenRC 0.45 with cron; the OpenWrt recipe against stand-ins for its build system and procd, on no router.
 set -eu
 cd "$(dirname "$0")/.."
 binaries=${BINARIES:-$PWD/target/static}

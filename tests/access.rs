@@ -124,7 +124,15 @@ fn a_second_daemon_of_the_same_name_is_told_of_and_one_with_another_name_or_afte
         let port = answer_at_the_end().await.to_string();
         let daemon = |log: &str, name: &str| {
             let words = ["daemon", "--as", DEVICE, "--manager", ALICE];
-            let more = ["--device", name, "--sshd-port", &port, "--json"];
+            let more = [
+                "--device",
+                name,
+                "--client-source",
+                "off",
+                "--sshd-port",
+                &port,
+                "--json",
+            ];
             world.ready(log, world.noports(&[&words[..], &more].concat()))
         };
         let told = |log: &str| {
@@ -222,7 +230,14 @@ fn another_manager_vouches_from_afar_for_a_new_key_of_a_manager_and_for_nobody_e
         let port = answer_at_the_end().await.to_string();
         let managers = format!("{ALICE},{CAROL}");
         let words = ["daemon", "--as", DEVICE, "--manager", &managers];
-        let more = ["--device", NAME, "--sshd-port", &port];
+        let more = [
+            "--device",
+            NAME,
+            "--client-source",
+            "off",
+            "--sshd-port",
+            &port,
+        ];
         let _daemon = world.process(&[&words[..], &more].concat());
         session(&world).await;
         let new = renew(&world, ALICE, "session").await;
@@ -305,7 +320,14 @@ fn a_managers_key_that_was_given_for_recovery_is_let_in() {
             "--device",
             NAME,
         ];
-        let more = ["--sshd-port", &port, "--recovery", &spare];
+        let more = [
+            "--client-source",
+            "off",
+            "--sshd-port",
+            &port,
+            "--recovery",
+            &spare,
+        ];
         let _daemon = world.process(&[&words[..], &more].concat());
         session(&world).await;
         renew(&world, ALICE, "session").await;
@@ -764,6 +786,8 @@ fn a_daemon_for_its_managers_only_lets_nobody_else_reach_its_atserver() {
             "--only-managers",
             "--rendezvous",
             RENDEZVOUS,
+            "--client-source",
+            "off",
             "--sshd-port",
             &port,
         ];

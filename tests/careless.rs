@@ -916,6 +916,11 @@ fn what_others_can_write_decides_nothing() {
         ("devices --as @a --passphrase-file f", 2),
         ("client --to @d --via @r --send-key f", 2),
         ("client --config f", 2),
+        ("client --to @d --via @r --identity f", 2),
+        (
+            "atserver serve --data d --port 0 --tls-cert f --tls-key f",
+            1,
+        ),
     ];
     for (words, want) in rows {
         let line = format!("touch f; chmod 666 f; $N {words}");

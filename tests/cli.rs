@@ -669,6 +669,10 @@ fn the_classic_clients_say_what_scripts_know() {
             told.starts_with("ssh -p ") && told.ends_with(" bob@localhost\n"),
             "{told}\n{said}"
         );
+        // Not `jane@corp@localhost`.
+        let user = ["-d", NAME, "-u", "jane@corp", "-x", "-l", "0"];
+        let told = stdout(sshnp(&user)).await;
+        assert!(told.ends_with(" -l jane@corp localhost\n"), "{told}");
         let start = [
             "Sending daemon feature check request",
             "Resolving remote username for user session",

@@ -134,6 +134,8 @@ fn daemon<'a>(keys: &'a str, port: &'a str) -> Vec<&'a str> {
         ALICE,
         "--device",
         NAME,
+        "--client-source",
+        "off",
         "--sshd-port",
         port,
         "--keys",

@@ -327,6 +327,37 @@ fn a_full_disk_is_told_keeps_what_was_acknowledged_and_is_forgiven() {
     });
 }
 
+#[test]
+fn a_small_disk_is_not_full_while_it_is_empty_and_health_knows_when_it_is() {
+    block_on(async {
+        let name =
+            "hostile::a_small_disk_is_not_full_while_it_is_empty_and_health_knows_when_it_is";
+        let Some(disk) = Disk::of(name, 6) else {
+            return;
+        };
+        let server = start_in(disk.0.join("at")).await.unwrap();
+        for (n, free) in [4 << 20, 3 << 20, 2 << 20, 1 << 20].into_iter().enumerate() {
+            disk.fill(free);
+            server.health().await.unwrap();
+            server
+                .add(&format!("@one{n}").parse().unwrap())
+                .await
+                .unwrap();
+            disk.make_room();
+        }
+        for left in [600 << 10, 100 << 10, 0] {
+            disk.fill(left);
+            let told = server.health().await.unwrap_err();
+            assert_eq!(told.to_string(), "the disk is full", "{left}");
+            assert!(server.add(&"@more".parse().unwrap()).await.is_err());
+            disk.make_room();
+            server.health().await.unwrap();
+        }
+        server.add(&"@more".parse().unwrap()).await.unwrap();
+        server.stop().await;
+    });
+}
+
 /// What a server says that is to start with this folder.
 async fn start_in(data: PathBuf) -> Result<listen::RunningServer, ServerError> {
     let elsewhere = Folder::new();

@@ -16,6 +16,9 @@ use async_std::task::block_on;
 
 use crate::world::{DEVICE, Folder, NAME, NOPORTS, World, stdout, support::wait_until};
 
+mod hostile;
+mod signed;
+
 const SCRIPT: &str = include_str!("../install.sh");
 const LINKS: [&str; 10] = [
     "sshnp",
@@ -47,6 +50,7 @@ enum Mood {
     CutOff,
     Missing,
     Stalls,
+    Endless,
 }
 
 /// A machine to install on, and a place of releases.
@@ -358,6 +362,11 @@ fn serve(socket: TcpStream, www: &Path, mood: Mood) {
         let _ = socket.write_all(b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n");
         return;
     };
+    if mood == Mood::Endless {
+        let _ = socket.write_all(b"HTTP/1.0 200 OK\r\n\r\n");
+        while socket.write_all(&[b'x'; 1 << 16]).is_ok() {}
+        return;
+    }
     let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
     let _ = socket.write_all(head.as_bytes());
     let half = &bytes[..bytes.len() / 2];
@@ -988,7 +997,14 @@ fn an_archive_holds_what_git_tracks_and_no_keys() {
     let place = Checkout::new();
     let (code, said, there) = place.pack();
     assert!(code == 0 && there, "{said}");
-    let tracked = place.git(&["ls-files", "LICENSE", "README.md", "packaging/*/*"]);
+    let tracked = place.git(&[
+        "ls-files",
+        "LICENSE",
+        "README.md",
+        "packaging/SECURITY.md",
+        "packaging/CHANGELOG.md",
+        "packaging/*/*",
+    ]);
     let mut want: Vec<String> = tracked
         .lines()
         .map(|line| line.trim_start_matches("packaging/").to_owned())
@@ -996,7 +1012,9 @@ fn an_archive_holds_what_git_tracks_and_no_keys() {
         .collect();
     want.sort();
     assert_eq!(place.packed(), want);
-    assert!(want.contains(&"services/loop.sh".to_owned()), "{want:?}");
+    for each in ["services/loop.sh", "SECURITY.md", "licences/crates.txt"] {
+        assert!(want.contains(&each.to_owned()), "{each}: {want:?}");
+    }
     let ignored = place.git(&["status", "--short", "--ignored"]);
     for line in [
         "!! packaging/containers/ca.pem",

@@ -19,12 +19,14 @@
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
 //! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
 //! | [`service`] | services: their files, what they tell whoever started them |
+//! | [`packages`] | packages, images and services: who is restarted, who is left alone, what is refused first |
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`sandbox`] | what running programs may still do, and that they still do all that they should |
 //! | [`readme`] | the README's commands, and what they print |
 //! | [`cli`] | the command line as text |
 //! | [`careless`] | what careless or spiteful people put on a command line and into files |
 //! | [`docs`] | manual pages; completions in the shells themselves |
+//! | [`trials`] | situations of the field: targets that fail, portals, two daemons of one name |
 //! | [`typing`] | typing errors, and the corrections they get |
 
 #![allow(unreachable_pub)] // Nothing leaves a binary of tests.
@@ -48,6 +50,7 @@ mod hostile;
 mod houses;
 mod install;
 mod operate;
+mod packages;
 mod policy;
 mod readme;
 mod refuse;
@@ -56,6 +59,7 @@ mod service;
 mod session;
 mod sessions;
 mod tools;
+mod trials;
 mod tunnel;
 mod typing;
 mod world;

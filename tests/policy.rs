@@ -57,7 +57,14 @@ fn daemon(world: &World, port: u16, words: &[&str]) -> Process {
     let base = [
         "daemon", "--as", DEVICE, "--policy", POLICY, "--device", NAME,
     ];
-    let more = ["--device-group", GROUP, "--sshd-port", &port];
+    let more = [
+        "--device-group",
+        GROUP,
+        "--client-source",
+        "off",
+        "--sshd-port",
+        &port,
+    ];
     world.process(&[&base[..], &more, words].concat())
 }
 
@@ -101,6 +108,40 @@ fn a_client_that_the_rules_name_gets_a_session_and_the_policy_is_asked_once() {
                 .contains("heard daemon=@device device=dev1")
         })
         .await;
+    });
+}
+
+#[test]
+fn who_is_let_in_by_a_policy_is_told_how_to_ask_for_devices_and_is_ssh_s_own_user() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let file = rules(&world, ALICE, &format!("['localhost:{port}']"));
+        let _policy = serve(&world, &["--rules", &file]);
+        let _daemon = daemon(&world, port, &[]);
+        let devices = |words: &[&str]| {
+            world.noports(&[&["devices", "--as", ALICE, "--timeout", "3"], words].concat())
+        };
+        for words in [&[][..], &["--to", DEVICE]] {
+            let none = output(devices(words)).await;
+            let said = String::from_utf8(none.stderr).unwrap();
+            assert!(
+                said.contains(
+                    "or asks a policy about @alice, is asked by its name: noports devices --to"
+                ),
+                "{said}"
+            );
+        }
+        let named = stdout(devices(&["-q", "--to", DEVICE, "--device", NAME])).await;
+        assert!(
+            named.contains(DEVICE) && !named.contains("silent"),
+            "{named}"
+        );
+        let printed = stdout(world.client(&["--print", "-q"])).await;
+        assert!(
+            printed.starts_with("ssh ") && !printed.contains(" -l "),
+            "{printed}"
+        );
     });
 }
 
@@ -276,6 +317,51 @@ fn daemons_hear_about_their_own_devices_only() {
             alice.send(&rpc::ask(&at(POLICY), id, &question)).await;
             let want = format!("ignored from=@alice rpc={id} reason=not_a_daemon_of_ours");
             until(&want, || world.log("policy").contains(&want)).await;
+        }
+    });
+}
+
+/// It answered whatever key an atServer told for a daemon: whoever runs that could read who may do what.
+#[test]
+fn a_daemon_with_another_key_than_the_one_that_is_known_gets_no_answer() {
+    block_on(async {
+        let world = world().await;
+        let file = rules(&world, ALICE, "['*:*']");
+        let mut alice = Hand::of(&world, ALICE).await;
+        let question = AuthCheck {
+            client: at(DEVICE),
+            daemon: at(ALICE),
+            device: NAME.parse().unwrap(),
+            group: GROUP.parse().unwrap(),
+        };
+        let first = RequestId::from_random([1; 8]);
+        let known = {
+            let _policy = serve(&world, &["--rules", &file, "--daemon", ALICE]);
+            alice.send(&rpc::ask(&at(POLICY), first, &question)).await;
+            alice
+                .hear(&format!("success.{first}.auth_checks.__rpcs.sshnp"))
+                .await;
+            let log = world.log("policy");
+            let line = log.lines().find(|line| line.contains("key_of=@alice"));
+            let line = line.unwrap_or_else(|| panic!("{log}"));
+            assert!(line.contains("remembered=yes"), "{line}");
+            let known = line.split("fingerprint=").nth(1).unwrap();
+            known.split(' ').next().unwrap().to_owned()
+        };
+        for (n, key, is_answered) in [(2, "A".repeat(43), false), (3, known, true)] {
+            let who = format!("{ALICE}#{key}");
+            let _policy = serve(&world, &["--rules", &file, "--daemon", &who]);
+            let id = RequestId::from_random([n; 8]);
+            alice.send(&rpc::ask(&at(POLICY), id, &question)).await;
+            if is_answered {
+                alice
+                    .hear(&format!("success.{id}.auth_checks.__rpcs.sshnp"))
+                    .await;
+            } else {
+                let want =
+                    format!("rpc={id} reason=\"the key of @alice is another one than before");
+                until(&want, || world.log("policy").contains(&want)).await;
+            }
         }
     });
 }

@@ -137,6 +137,36 @@ fn every_thread_of_every_role_is_confined_and_a_session_works_inside() {
     });
 }
 
+/// The daemon was not allowed to choose an address to come from, so its bridges were not either, and said they had.
+#[test]
+fn a_confined_daemons_bridges_come_from_their_clients_address() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let sshd = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = sshd.local_addr().unwrap().port().to_string();
+        let (send, came) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            while let Ok((mut tcp, from)) = sshd.accept() {
+                let _ = tcp.write_all(b"SSH-2.0-OpenSSH_9.8 stand-in\r\n");
+                if send.send(from.ip().to_string()).is_err() {
+                    return;
+                }
+            }
+        });
+        let _daemon = daemon(&world, Path::new(NOPORTS), &["--sshd-port", &port]);
+        let question = came.recv().unwrap();
+        let ssh = ["client", "--as", ALICE, "--to", DEVICE, "--device", NAME];
+        let ssh = [&ssh[..], &["-q", "--stdio"]].concat();
+        assert!(stdout(world.noports(&ssh)).await.starts_with("SSH-2.0-"));
+        let session = came.recv().unwrap();
+        for from in [&question, &session] {
+            assert!(from.starts_with("127.") && from != "127.0.0.1", "{from}");
+        }
+        assert_ne!(question, session);
+    });
+}
+
 #[test]
 fn no_sandbox_leaves_a_daemon_and_its_bridges_as_they_were_started() {
     block_on(async {

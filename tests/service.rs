@@ -192,6 +192,7 @@ fn what_would_not_start_is_refused_with_the_programs_own_words() {
                     &target,
                 ])
                 .args(&words[1..])
+                .args(["--run-as", &noports::sys::user::name().unwrap()])
                 .env("HOME", &dir.0)
                 .stdin(Stdio::null());
             for name in [
@@ -212,13 +213,13 @@ fn what_would_not_start_is_refused_with_the_programs_own_words() {
 }
 
 /// A person's machine with nothing but cron.
-struct Cron<'a> {
+pub struct Cron<'a> {
     world: &'a World,
-    home: Folder,
+    pub home: Folder,
 }
 
 impl<'a> Cron<'a> {
-    fn new(world: &'a World) -> Self {
+    pub fn new(world: &'a World) -> Self {
         let home = Folder::new();
         let (tool, table) = (home.path("crontab"), home.text("table"));
         let script =
@@ -228,7 +229,7 @@ impl<'a> Cron<'a> {
         Self { world, home }
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.world.noports(words);
         let path = format!("{}:/usr/bin:/bin", self.home.text(""));
         command.env("HOME", &self.home.0).env("PATH", path);
@@ -237,7 +238,7 @@ impl<'a> Cron<'a> {
     }
 
     /// Under a device's name of its own.
-    async fn install(&self, instance: &str) {
+    pub async fn install(&self, instance: &str) {
         let base = [
             "daemon",
             "install",
@@ -254,7 +255,7 @@ impl<'a> Cron<'a> {
         stdout(self.command(&["daemon", "uninstall", "--instance", instance])).await;
     }
 
-    fn file(&self, name: &str) -> std::path::PathBuf {
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.home.path(".local/share/noports").join(name)
     }
 
@@ -276,7 +277,7 @@ impl<'a> Cron<'a> {
     }
 
     /// Waits until one daemon of this device runs, has told so, and is another one than before.
-    async fn one_runs(&self, instance: &str, before: u32) {
+    pub async fn one_runs(&self, instance: &str, before: u32) {
         let state = self.file(&format!("noports-daemon-{instance}.state"));
         until("one daemon runs, and another one than before", || {
             let now = self.daemons(instance);
@@ -287,7 +288,7 @@ impl<'a> Cron<'a> {
     }
 
     /// All processes whose command line names this machine's daemons of a device.
-    fn daemons(&self, device: &str) -> Vec<u32> {
+    pub fn daemons(&self, device: &str) -> Vec<u32> {
         let words = [
             "daemon",
             "--as",
@@ -314,8 +315,10 @@ impl Drop for Cron<'_> {
     /// Nothing of it stays, whatever happened.
     fn drop(&mut self) {
         for instance in ["a", "b"] {
-            let mut last = self.command(&["daemon", "uninstall", "--instance", instance]);
-            let _ = last.stderr(Stdio::null()).status();
+            for program in ["daemon", "rendezvous", "atserver"] {
+                let mut last = self.command(&[program, "uninstall", "--instance", instance]);
+                let _ = last.stderr(Stdio::null()).status();
+            }
         }
     }
 }

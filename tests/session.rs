@@ -3,19 +3,25 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, Ipv6Addr, TcpListener},
     process::{Command, Stdio},
+    thread,
 };
 
 use async_std::task::{self, block_on};
-use noports::sys::{
-    sockets::listening_ports,
-    sshd::{self, Sshd},
-    user,
+use noports::{
+    program::daemon,
+    sys::{
+        sockets::listening_ports,
+        ssh::{self, Destination, HostKeyAlias, SshLogin},
+        sshd::{self, Sshd},
+        user,
+    },
 };
 
 use crate::world::{
     ALICE, DEVICE, NAME, Process, World, answer_at_the_end, children_of, descriptors, output,
-    sockets, stdout, until,
+    signal, sockets, stdout, until,
 };
 
 #[test]
@@ -42,13 +48,50 @@ fn ssh_runs_a_command_on_the_device() {
             world.client(&[&words[..], &["echo $((6 * 7)); echo $SSH_CONNECTION"]].concat()),
         )
         .await;
-        assert!(said.starts_with("42\n127.0.0.1 "), "{said}");
+        // Of its client's own address there, where sshd counts by it.
+        assert!(said.starts_with("42\n127."), "{said}");
 
         // ssh's own exit code is ours.
         let output = output(world.client(&[&words[..], &["exit 77"]].concat())).await;
         assert_eq!(output.status.code(), Some(77));
     });
 }
+
+/// An atServer at `::1` said that it was ready, and nobody could use it; sshd was looked for on localhost only.
+#[test]
+fn everything_at_ipv6_addresses_and_sshd_elsewhere() {
+    block_on(async {
+        if TcpListener::bind("[::1]:0").is_err() {
+            return; // no IPv6 here
+        }
+        let mut world = World::start_with("::1", |options| options.listen = LOOPBACK6).await;
+        world
+            .rendezvous_with(|options| {
+                (options.host, options.bind) = ("::1".to_owned(), LOOPBACK6);
+            })
+            .await;
+        for (host, listens) in [
+            ("[0:0:0::1]", "[::1]:0"),
+            ("::0.0.0.1", "[::1]:0"),
+            ("127.0.0.2", "127.0.0.2:0"),
+        ] {
+            let sshd = TcpListener::bind(listens).unwrap();
+            let port = sshd.local_addr().unwrap().port().to_string();
+            let greeting = thread::spawn(move || {
+                let (mut tcp, _) = sshd.accept().unwrap();
+                tcp.write_all(b"SSH-2.0-here\r\n").unwrap();
+            });
+            let who = ["--as", DEVICE, "--manager", ALICE, "--device", NAME];
+            let place = ["--sshd-host", host, "--sshd-port", &port];
+            let _daemon = world.process(&[&["daemon"], &who[..], &place].concat());
+            let said = stdout(world.client(&["--stdio"])).await;
+            assert_eq!(said, "SSH-2.0-here\r\n", "{host}");
+            greeting.join().unwrap();
+        }
+    });
+}
+
+const LOOPBACK6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 #[test]
 fn plain_ssh_scp_and_sftp_work_through_stdio_with_host_key_checks() {
@@ -135,11 +178,9 @@ fn print_leaves_a_loopback_port_open_and_returns() {
         let printed = stdout(world.client(&["--print", "--identity", &identity])).await;
         let words: Vec<&str> = printed.split_whitespace().collect();
         assert_eq!((words[0], words[1]), ("ssh", "-p"), "{printed}");
-        let to = format!("@{}", world.alias());
-        assert!(
-            words.contains(&identity.as_str()) && printed.contains(&to),
-            "{printed}"
-        );
+        let to = words.iter().position(|word| *word == world.alias());
+        assert_eq!(to.map(|at| words[at - 2]), Some("-l"), "{printed}");
+        assert!(words.contains(&identity.as_str()), "{printed}");
 
         let mut ssh = world.program("ssh");
         ssh.args(&words[1..])
@@ -245,6 +286,216 @@ fn settings_for_other_hosts_lead_ssh_nowhere_else() {
         let stored = fs::read_to_string(world.dir.path("new")).unwrap();
         assert!(stored.starts_with(&format!("{alias} ssh-")), "{stored}");
         assert!(!stored.contains("127.0.0.1"), "{stored}");
+    });
+}
+
+/// Twelve people's settings, all of them for other machines; what ssh makes of them for two devices.
+#[test]
+fn whatever_the_configuration_says_ssh_goes_to_the_device_and_shares_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for (number, config) in [
+        "Host *\nControlMaster auto\nControlPath /x/%C\nControlPersist 10m\n",
+        "Host *\nControlMaster auto\nControlPath /x/%L-%d-%i\nHost *.noports\nServerAliveInterval 20\n",
+        "Host *\nControlMaster autoask\nControlPath /x/%l-%u-%r-%p\nControlPersist yes\n",
+        "Host *\nControlPath /x/%k-%n-%h\nHostKeyAlias gate\nPort 2222\n",
+        "Host localhost\nHostName 192.0.2.7\nPort 22\nControlPath /x/%%\nHost *\nProxyJump bastion\n",
+        "Host localhost 127.0.0.1 ::1\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel QUIET\n",
+        "Host localhost 127.* ::1\nStrictHostKeyChecking no\nMatch final all\nStrictHostKeyChecking yes\n",
+        "Match host localhost exec true\nProxyCommand nc -x proxy %h %p\nMatch all\nProxyUseFdpass yes\n",
+        "CanonicalizeHostname always\nCanonicalDomains example.org\nCanonicalizePermittedCNAMEs *:*\nHost *.example.org\nPort 9\n",
+        "Host *\nBindAddress 192.0.2.9\nBindInterface eth9\nAddressFamily inet6\nCheckHostIP yes\n",
+        "Host *,!localhost\nHostName gate\nHost * !gate\nHostName %h.corp.example\nProxyCommand sh -c 'exit 1'\n",
+        "Match originalhost *.noports\nIdentitiesOnly yes\nMatch localuser *\nHostName %n.example\nPort 1\nControlPath ~/%r@%h\n",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let file = dir.path().join("config");
+        fs::write(&file, config).unwrap();
+        let file = file.display().to_string();
+        let settings = |device: &str, words: &[&str]| {
+            let words = [&["-F", &file], words].concat();
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            let login = SshLogin {
+                port: 40_404,
+                alias: &HostKeyAlias::new(device, "@me"),
+                destination: Destination::Device,
+                user: None,
+                identity: None,
+                words: &words,
+            };
+            let done = Command::new("ssh").arg("-G").args(login.arguments()).output();
+            let done = done.unwrap();
+            let said = String::from_utf8(done.stderr).unwrap();
+            assert!(done.status.success(), "{config}: {said}");
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let said = settings("pi", &[]);
+        let of = |name: &str| {
+            let mut lines = said.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        };
+        assert!(
+            matches!(of("hostname"), Some("127.0.0.1" | "::ffff:127.0.0.1")),
+            "{config}: {said}"
+        );
+        assert_eq!((of("port"), of("hostkeyalias")), (Some("40404"), Some("pi.me.noports")));
+        for (name, harmless) in [
+            ("controlpath", "none"),
+            ("proxycommand", "none"),
+            ("proxyjump", "none"),
+            ("checkhostip", "no"),
+        ] {
+            assert!(of(name).is_none_or(|value| value == harmless), "{config}: {name}: {said}");
+        }
+        // Checks of the host key are the device's.
+        let checks = of("stricthostkeychecking");
+        assert_ne!(checks, Some("false"), "{config}");
+        assert_ne!(of("userknownhostsfile"), Some("/dev/null"), "{config}");
+        // A socket that is typed, with each token: one for each device, or refused.
+        for token in ["%C", "%L", "%d", "%h", "%i", "%k", "%l", "%n", "%p", "%r", "%u", "%%"] {
+            let path = format!("ControlPath=/x/{number}-{token}");
+            let words = ["-o".to_owned(), path.clone()];
+            if ssh::shares_with_others(&words).is_some() {
+                assert!("LdilruC%".contains(&token[1..]), "{token}");
+                continue;
+            }
+            let [pi, nas] = ["pi", "nas"].map(|device| {
+                let said = settings(device, &["-o", &path]);
+                let line = said.lines().find(|line| line.starts_with("controlpath "));
+                line.unwrap_or_else(|| panic!("{config}: {said}")).to_owned()
+            });
+            assert_ne!(pi, nas, "{config}: {token}");
+        }
+    }
+}
+
+/// The processes that listen on this port.
+fn listeners(port: u16) -> Vec<u32> {
+    let names = fs::read_dir("/proc").unwrap().flatten();
+    let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| listening_ports(pid).is_ok_and(|all| all.contains(&port)))
+        .collect()
+}
+
+/// It said that all is well, and its connection was cut when the client ended.
+#[test]
+fn an_ssh_in_the_background_keeps_its_session_and_ends_it() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        let daemon = world.daemon_process(sshd.port);
+        let socket = world.dir.text("cm-%h");
+        let persist = [
+            "-o",
+            "ControlMaster=auto",
+            "-o",
+            "ControlPersist=60",
+            "-S",
+            &socket,
+            "exit 7",
+        ];
+        let stay = "Host *.noports\nForkAfterAuthentication yes\n";
+        for (config, words) in [
+            ("", &["-f", "-N"][..]),
+            ("", &["-fnNT"]),
+            ("", &["-o", "ForkAfterAuthentication=yes", "sleep 600"]),
+            (stay, &["-N"]),
+            ("", &persist),
+        ] {
+            let here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = here.local_addr().unwrap().port();
+            drop(here);
+            let forward = format!("{port}:127.0.0.1:{}", sshd.port);
+            let words = [&["-L", &forward], words].concat();
+            let mut client = configured(&world, &sshd, config, "known_hosts", &words);
+            // What stays in the background would keep pipes open.
+            client.stdout(Stdio::null()).stderr(Stdio::null());
+            let ended = task::spawn_blocking(move || client.status().unwrap()).await;
+            let code = if words.contains(&"exit 7") { 7 } else { 0 };
+            assert_eq!(ended.code(), Some(code), "{words:?}");
+            let mut greeting = [0; 8];
+            let mut tcp = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            tcp.read_exact(&mut greeting).unwrap();
+            assert_eq!(&greeting, b"SSH-2.0-", "{words:?}");
+            drop(tcp);
+            let ssh = listeners(port);
+            assert_eq!(ssh.len(), 1, "{words:?}");
+            signal(ssh[0], "TERM");
+            until("its session has ended", || {
+                children_of(daemon.id()).is_empty()
+            })
+            .await;
+        }
+        // An ssh that never comes leaves no session behind.
+        for words in [&["-V"][..], &["-o", "nosuch=1", "true"]] {
+            output(configured(&world, &sshd, "", "known_hosts", words)).await;
+            until("the session has ended", || {
+                children_of(daemon.id()).is_empty()
+            })
+            .await;
+        }
+    });
+}
+
+/// Somebody's failed logins shut out everybody, because all came from one address.
+#[test]
+fn each_client_has_a_source_of_its_own_at_an_sshd_that_counts_by_it() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        for (greeting, choice) in [
+            (
+                "SSH-2.0-OpenSSH_9.8 stand-in\r\n",
+                daemon::ClientSource::Auto,
+            ),
+            (
+                "SSH-2.0-OpenSSH_9.8 stand-in\r\n",
+                daemon::ClientSource::Off,
+            ),
+            (
+                "SSH-2.0-OpenSSH_9.7 stand-in\r\n",
+                daemon::ClientSource::Auto,
+            ),
+        ] {
+            let service = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let port = service.local_addr().unwrap().port();
+            let (send, came) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                while let Ok((mut tcp, from)) = service.accept() {
+                    let _ = tcp.write_all(greeting.as_bytes());
+                    if send.send(from.ip().to_string()).is_err() {
+                        return;
+                    }
+                }
+            });
+            let name = format!("{choice:?}-{port}").to_lowercase();
+            let device = name.parse().unwrap();
+            world
+                .daemon_with(port, |policy| {
+                    (policy.client_source, policy.device) = (choice, device);
+                })
+                .await;
+            if choice == daemon::ClientSource::Auto {
+                // Asked at the start, from nobody's address.
+                assert_ne!(came.recv().unwrap(), "127.0.0.1");
+            }
+            let has_own = choice == daemon::ClientSource::Auto && greeting.contains("9.8");
+            let target = format!("localhost:{port}");
+            let base = ["--as", ALICE, "--to", DEVICE, "--device", &name, "-q"];
+            let ssh = [&["client"], &base[..], &["--stdio"]].concat();
+            let tunnel = [&["tunnel"], &base[..], &["--stdio", &target]].concat();
+            let mut sources = Vec::new();
+            for words in [&ssh, &ssh, &tunnel] {
+                assert_eq!(stdout(world.noports(words)).await, greeting);
+                sources.push(came.recv().unwrap());
+            }
+            let first = sources[0].clone();
+            assert_eq!(first != "127.0.0.1", has_own, "{greeting}: {first}");
+            assert!(first.starts_with("127."), "{first}");
+            assert!(sources.iter().all(|source| *source == first), "{sources:?}");
+        }
     });
 }
 

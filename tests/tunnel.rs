@@ -81,7 +81,7 @@ impl Tunnel {
         tunnel
     }
 
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.said.read_line(&mut line).unwrap();
         line
@@ -115,6 +115,108 @@ fn daemon(world: &World, port: u16) -> Process {
     let who = ["daemon", "--as", DEVICE, "--manager", ALICE];
     let what = ["--device", NAME, "--permit-open", &permit];
     world.process(&[&who[..], &what].concat())
+}
+
+/// What is behind the device was two hops away: through the device's sshd.
+#[test]
+fn one_connection_on_stdin_and_stdout_makes_ssh_to_what_is_behind_the_device_one_hop() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        let echo = answer_at_the_end().await;
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nothing = closed.local_addr().unwrap().port();
+        drop(closed);
+        // Says all at once and reads on: what is said to it after that must arrive.
+        let late = TcpListener::bind("127.0.0.1:0").unwrap();
+        let late_port = late.local_addr().unwrap().port();
+        let heard = thread::spawn(move || {
+            let (mut tcp, _) = late.accept().unwrap();
+            tcp.write_all(b"all").unwrap();
+            tcp.shutdown(Shutdown::Write).unwrap();
+            let mut heard = Vec::new();
+            tcp.read_to_end(&mut heard).map(|_| heard).unwrap()
+        });
+        let permit = format!(
+            "localhost:{},localhost:{echo},localhost:{nothing},localhost:{late_port}",
+            sshd.port
+        );
+        let change = |policy: &mut noports::program::daemon::DaemonOptions| {
+            policy.permit = permit.parse().unwrap();
+        };
+        world.daemon_with(1, change).await;
+
+        let proxy = "ProxyCommand=%d -q --stdio localhost:%p";
+        let words = ["tunnel", "--as", ALICE, "--to", DEVICE, "--device", NAME];
+        let proxy = proxy.replace("%d", &format!("{NOPORTS} {}", words.join(" ")));
+        let mut ssh = world.program("ssh");
+        ssh.args(["-F", "none", "-oBatchMode=yes", "-o", &proxy, "-i"]);
+        ssh.arg(&sshd.identity).args(["-p", &sshd.port.to_string()]);
+        ssh.arg(format!("-oHostKeyAlias={}", world.alias()));
+        ssh.arg(format!(
+            "-oUserKnownHostsFile={}",
+            world.dir.text("known_hosts")
+        ));
+        ssh.args(["nas", "echo one hop"]);
+        assert_eq!(stdout(ssh).await, "one hop\n");
+
+        let on_stdio = |port: u16, said: Vec<u8>| {
+            let target = format!("localhost:{port}");
+            let mut tunnel = tunnel(&world, &["--stdio", &target]);
+            tunnel.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = tunnel.stderr(Stdio::piped()).spawn().unwrap();
+            task::spawn_blocking(move || {
+                let mut stdin = child.stdin.take().unwrap();
+                stdin.write_all(&said).unwrap();
+                drop(stdin);
+                let done = child.wait_with_output().unwrap();
+                let said = String::from_utf8(done.stderr).unwrap();
+                (done.status.code(), done.stdout, said)
+            })
+        };
+        let all = vec![b'x'; 300_000];
+        assert_eq!(
+            on_stdio(echo, all.clone()).await,
+            (Some(0), all.clone(), String::new())
+        );
+        let (code, _, said) = on_stdio(late_port, all.clone()).await;
+        assert_eq!(code, Some(0), "{said}");
+        assert!(heard.join().unwrap() == all);
+        // Its input stays open: the other end was over first, without a word.
+        let target = format!("localhost:{nothing}");
+        let mut refused = tunnel(&world, &["--stdio", &target]);
+        refused.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut refused = Process(refused.stderr(Stdio::piped()).spawn().unwrap());
+        let input = refused.0.stdin.take();
+        let mut said = String::new();
+        let mut stderr = refused.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        // It was told in words of the bridge, and then as a session that never began.
+        assert!(
+            said.starts_with(&format!(
+                "noports tunnel: the device cannot reach {target}: "
+            )),
+            "{said}"
+        );
+        assert_eq!(refused.0.wait().unwrap().code(), Some(12), "{said}");
+        drop(input);
+        for (words, want) in [
+            (&["--stdio", "nas"][..], "\"nas\" is not host:port"),
+            (&["--stdio", "nas:0"], "nas:0"),
+            (&["--stdio", "nas:22", "--print"], "exclude each other"),
+            (&["--stdio", "nas:22", "--json"], "exclude each other"),
+            (
+                &["--stdio", "nas:22", "--forward", "1:a:2"],
+                "exclude each other",
+            ),
+        ] {
+            let done = output(tunnel(&world, words)).await;
+            let said = String::from_utf8(done.stderr).unwrap();
+            assert_eq!(done.status.code(), Some(2), "{said}");
+            assert!(said.contains(want), "{said}");
+        }
+    });
 }
 
 /// What one connection says: unlike what any other one does, and of its own length.
@@ -554,6 +656,8 @@ struct OldDevice {
     core: &'static str,
     /// Pings that it loses before it answers one.
     deaf_for: usize,
+    /// What it says that it permits.
+    permits: &'static [&'static str],
 }
 
 impl OldDevice {
@@ -569,6 +673,7 @@ impl OldDevice {
             inbox,
             core,
             deaf_for: 0,
+            permits: &[],
         }
     }
 
@@ -601,7 +706,8 @@ impl OldDevice {
             return;
         }
         let (alice, device) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
-        let mut about = Heartbeat::ours(&device, Vec::new());
+        let permits = self.permits.iter().map(|&one| one.to_owned());
+        let mut about = Heartbeat::ours(&device, permits.collect());
         about.core = self.core.to_owned();
         about.features.twin_keys = false;
         about.features.control_heartbeats = false;
@@ -705,6 +811,104 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         let why = "noports tunnel: the session was closed by the other end";
         assert_eq!((lines[0], lines.len()), (why, 2), "{warned}");
         assert!(lines[1].starts_with("  hint: "), "{warned}");
+    });
+}
+
+#[test]
+fn a_classic_devices_target_that_says_nothing_is_told_as_that() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        for (core, says_all) in [("c0.1.0", false), ("6.2.0", false), ("c0.1.0", true)] {
+            let mut device = OldDevice::start(&world, core).await;
+            let words = [
+                "--json",
+                "-q",
+                "--forward",
+                "0:nas:443",
+                "--idle-timeout",
+                "1s",
+            ];
+            let mut tunnel = tunnel(&world, &words);
+            tunnel.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut tunnel = Process(tunnel.spawn().unwrap());
+            let request = device.request().await;
+            let (mut control, _) = device.accept(&request).await;
+            let mut visitor = connect(listens_at(&mut tunnel));
+            visitor.write_all(b"hello").unwrap();
+            control.read_exact(&mut [0; 77]).unwrap();
+            let mut socket = device.meet(&request);
+            socket.read_exact(&mut [0; 5]).unwrap();
+            if says_all {
+                // Our program ends first: nothing has failed.
+                visitor.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(socket.read(&mut [0; 1]).unwrap(), 0);
+            }
+            drop(socket);
+            let _ = visitor.read_to_end(&mut Vec::new());
+            drop(visitor);
+            let mut said = String::new();
+            let mut stderr = tunnel.0.stderr.take().unwrap();
+            stderr.read_to_string(&mut said).unwrap();
+            let want = "nas:443 failed at the device: it was closed before a byte came";
+            assert_eq!(said.contains(want), !says_all, "{core}: {said}");
+            let code = if says_all { 0 } else { 12 };
+            assert_eq!(tunnel.0.wait().unwrap().code(), Some(code), "{core}");
+        }
+    });
+}
+
+#[test]
+fn what_a_classic_device_says_that_it_permits_is_used_at_once() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let asking = || tunnel(&world, &["-q", "--forward", "0:nas:443", "--timeout", "60"]);
+        for (core, permits, hint) in [
+            ("c0.1.0", &["localhost:22"][..], "localhost:22,nas:443"),
+            (
+                "c1.0.20",
+                &["*:80", "localhost:0"],
+                "'*:80,localhost:*,nas:443'",
+            ),
+            (
+                "6.2.0",
+                &["localhost:22", "nas:80"],
+                "localhost:22,nas:80,nas:443",
+            ),
+            ("6.2.0", &["nas:0"], ""),
+            ("c0.1.0", &["nas:0"], ""),
+            ("6.2.0", &["*:443"], ""),
+            ("c0.1.0", &[], ""),
+            ("rust-0.1.0", &["localhost:22"], ""),
+        ] {
+            let mut device = OldDevice::start(&world, core).await;
+            device.permits = permits;
+            if hint.is_empty() {
+                let _asking = Process(asking().stderr(Stdio::null()).spawn().unwrap());
+                assert_eq!(
+                    device.request().await.target_port,
+                    443,
+                    "{core} {permits:?}"
+                );
+                continue;
+            }
+            let requested = async {
+                let request = device.request().await;
+                panic!(
+                    "{core} {permits:?}: it is asked for {}",
+                    request.target_port
+                )
+            };
+            let (code, said) = futures_lite::future::or(failure(asking()), requested).await;
+            let want = format!(
+                "the device permits no connections to nas:443\n  hint: start the daemon on {NAME} with --permit-open {hint}\n"
+            );
+            assert!(
+                code == 8 && said.contains(&want),
+                "{permits:?}: {code} {said}"
+            );
+        }
     });
 }
 

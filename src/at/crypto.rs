@@ -281,9 +281,9 @@ impl fmt::Display for PublicKey {
 
 /// An RSA-2048 key pair. Cheap to clone.
 #[derive(Clone)]
-pub struct KeyPair(Arc<Pair>);
+pub struct KeyPair(Arc<KeyPairParts>);
 
-struct Pair {
+struct KeyPairParts {
     signer: signature::RsaKeyPair,
     opener: RsaPrivateKey,
     text: Secret<String>,
@@ -319,7 +319,7 @@ impl KeyPair {
             .map_err(|_| CryptoError::BadKey)?;
         let public = PublicKey::new(to_base64(spki.as_bytes()), public)?;
         let signer = signature::RsaKeyPair::from_pkcs8(der).map_err(|_| CryptoError::BadKey)?;
-        Ok(Self(Arc::new(Pair {
+        Ok(Self(Arc::new(KeyPairParts {
             signer,
             opener,
             text,

@@ -94,6 +94,9 @@ impl AtError {
             Self::Refused(fault) if fault.code == Some(Code::Unauthorized) => {
                 "these keys may lack the namespace; enrol again with --namespaces"
             }
+            Self::Refused(fault) if fault.code == Some(Code::DataStore) => {
+                "make room on the disk of the machine that it runs on: it goes on by itself then"
+            }
             Self::Lost { .. } | Self::Silent(_) => {
                 "try again; if it fails again, check the network"
             }
@@ -137,9 +140,8 @@ impl AtError {
             | Self::Lost { .. }
             | Self::Silent(_)
             | Self::NoKeyNow(..) => true,
-            Self::Tls { source, .. } => {
-                matches!(source, TlsError::Failed { .. } | TlsError::TimedOut { .. })
-            }
+            // A clock that is behind until the network sets it, a portal that answers for everybody until somebody logs in.
+            Self::Tls { source, .. } => !matches!(source, TlsError::Authority(..)),
             Self::Login { fault, .. } | Self::Refused(fault) => fault.code.is_some_and(is_passing),
             _ => false,
         }
@@ -174,4 +176,32 @@ fn login_hint(fault: &Fault) -> Option<&'static str> {
         Code::InboundLimit | Code::Paused => "the atServer is busy; try again in a minute",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a certificate says at a start may be a portal's doing, or a clock's.
+    #[test]
+    fn certificates_may_pass_and_files_do_not() {
+        let name = || "localhost".to_owned();
+        for (source, passes) in [
+            (TlsError::UnknownAuthority { name: name() }, true),
+            (TlsError::WrongName { name: name() }, true),
+            (TlsError::Expired { name: name() }, true),
+            (TlsError::TimedOut { name: name() }, true),
+            (TlsError::Authority("ca.pem".into(), "none".into()), false),
+        ] {
+            let what = "the atDirectory".to_owned();
+            let error = AtError::Tls { what, source };
+            assert_eq!(error.may_pass(), passes, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_has_a_hint() {
+        let full = AtError::Refused(Fault::new(Code::DataStore, "the disk is full"));
+        assert!(full.hint().is_some_and(|hint| hint.contains("make room")));
+    }
 }

@@ -56,6 +56,8 @@ pub enum KeyFileError {
     Missing(&'static str),
     #[error("the key file's {0} cannot be decrypted")]
     Damaged(&'static str),
+    #[error("these are the keys of {0}")]
+    Others(AtSign),
     #[error("the key file is protected by a pass phrase")]
     PassPhrase,
     #[error("the pass phrase does not open the key file")]
@@ -80,6 +82,7 @@ impl KeyFileError {
             Self::Damaged(_) => {
                 "the file was damaged or put together from two; copy it again or enrol this device"
             }
+            Self::Others(_) => "each atSign has a key file of its own",
             Self::PassPhrase => {
                 "the phrase comes from --passphrase-file FILE, from NOPORTS_PASSPHRASE, or from the terminal"
             }
@@ -94,12 +97,15 @@ impl KeyFileError {
 }
 
 impl AtKeys {
-    /// Reads the JSON text of a key file. The atSign comes from the caller: files do not name it reliably.
+    /// Reads the JSON text of a key file. The atSign comes from the caller: not all files name one.
     ///
     /// # Errors
-    /// When a member is missing or does not decode to base64 DER.
+    /// When it names others only; when a member is missing or does not decode to base64 DER.
     pub fn parse(atsign: &AtSign, text: &str) -> Result<Self, KeyFileError> {
         let members = TextMembers::parse(text)?;
+        if let Some(other) = members.other_owner(atsign) {
+            return Err(KeyFileError::Others(other));
+        }
         let self_key = aes_key(members.need(SELF_KEY)?, SELF_KEY)?;
         let pair = |private, public| members.pair(&self_key, private, public);
         Ok(Self {
@@ -188,6 +194,15 @@ impl TextMembers {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|text| text.reveal().as_str())
+    }
+
+    /// Whose keys they are, if they are not this atSign's.
+    fn other_owner(&self, who: &AtSign) -> Option<AtSign> {
+        let names = self.0.keys().filter(|name| name.starts_with('@'));
+        let mut owners: Vec<AtSign> = names.filter_map(|name| name.parse().ok()).collect();
+        owners
+            .pop()
+            .filter(|last| last != who && !owners.contains(who))
     }
 
     fn need(&self, name: &'static str) -> Result<&str, KeyFileError> {
@@ -282,7 +297,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_bad_file_is_named() {
-        use KeyFileError::{Damaged, Form, Missing, PassPhrase};
+        use KeyFileError::{Damaged, Form, Missing, Others, PassPhrase};
         let good = file("apkam_file");
         let form = |why: &str| Form(why.to_owned());
         let other_key = crypto::to_base64(&[7; 32]);
@@ -328,6 +343,11 @@ mod tests {
                 Damaged(SELF_KEY),
             ),
             (
+                "somebody else's",
+                good.replace("\"@alice\"", "\"@Bob\""),
+                Others(atsign("@bob")),
+            ),
+            (
                 "a number",
                 format!(r#"{{"{SELF_KEY}":1}}"#),
                 Missing(SELF_KEY),
@@ -337,6 +357,29 @@ mod tests {
             let got = got.expect_err(what);
             assert_eq!(got, expected, "{what}");
             assert!(!got.hint().is_empty());
+        }
+    }
+
+    /// Keys of another atSign were tried, and the atServer's refusal was taken for a lost enrolment.
+    #[test]
+    fn the_owner_that_is_written_inside_counts() {
+        let good = file("legacy_file");
+        assert!(good.contains("\"@alice\""));
+        for (owner, fine) in [
+            ("\"@alice\"", true),
+            ("\"@Alice\"", true),
+            ("\"@al.ice\"", true),
+            ("\"alice\"", true),
+            ("\"@\"", true),
+            ("\"@bob\":\"\",\"@alice\"", true),
+            ("\"@alice\":\"\",\"@bob\"", true),
+            ("\"@bob\"", false),
+            ("\"@alice2\"", false),
+            ("\"@bob\":\"\",\"@carl\"", false),
+        ] {
+            let text = good.replace("\"@alice\"", owner);
+            let got = AtKeys::parse(&atsign("@alice"), &text);
+            assert_eq!(got.is_ok(), fine, "{owner}: {got:?}");
         }
     }
 }

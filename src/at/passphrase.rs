@@ -131,7 +131,7 @@ mod tests {
             let iv = crypto::iv_from_base64(&case.text("ivBase64")).unwrap();
             assert_eq!(protect_with(&plain, &phrase, &iv), file, "{which}");
         }
-        assert!(AtKeys::parse(&atsign("@alice"), &plain).is_ok());
+        assert!(AtKeys::parse(&atsign("@device_example"), &plain).is_ok());
     }
 
     #[test]

@@ -25,9 +25,11 @@ use crate::{
     at::AtSign,
     budget::{Budget, Claim, Hold, Limits},
     classic::temporary,
+    net::ssh_server::SshServer,
     np::{ids::SessionId, sshkey::PublicKeyLine},
     secret::Secret,
     sys::{authorized_keys::AuthorizedKeys, ssh_key::SshKey},
+    text::endpoint::Endpoint,
 };
 
 /// How long a temporary key is let in after the answer that it came with.
@@ -124,10 +126,10 @@ pub struct Keyring(Arc<Inner>);
 struct Inner {
     /// `None` where the user has no home folder.
     file: Option<AuthorizedKeys>,
-    sshd_port: u16,
+    sshd: Endpoint,
     options: KeyOptions,
-    /// Whether sshd does, once it has said what it is.
-    knows_expiry: OnceLock<bool>,
+    /// What sshd is, once it has said so.
+    server: OnceLock<SshServer>,
     /// Those whose temporary keys are let in.
     sessions: Mutex<HashSet<SessionId>>,
     places: Budget<AtSign>,
@@ -182,14 +184,14 @@ impl Keyring {
     /// Takes out what an earlier daemon left behind. The second part closes the ring.
     pub async fn start(
         file: Option<AuthorizedKeys>,
-        sshd_port: u16,
+        sshd: Endpoint,
         options: KeyOptions,
     ) -> (Self, KeyringGuard) {
         let ring = Self(Arc::new(Inner {
             file,
-            sshd_port,
+            sshd,
             options,
-            knows_expiry: OnceLock::new(),
+            server: OnceLock::new(),
             sessions: Mutex::default(),
             places: Budget::new(KEYS),
         }));
@@ -238,12 +240,11 @@ impl Keyring {
 
     fn write(&self, public: &str, session: SessionId) -> io::Result<()> {
         // Asked once: sshd takes it ill when somebody comes again and again and does not log in.
-        let knows = self.0.knows_expiry.get().copied().or_else(|| {
-            let found = temporary::sshd_knows_expiry(self.0.sshd_port)?;
-            Some(*self.0.knows_expiry.get_or_init(|| found))
+        let server = self.0.server.get().copied().or_else(|| {
+            let (found, _) = SshServer::ask(&self.0.sshd, None)?;
+            Some(*self.0.server.get_or_init(|| found))
         });
-        let expiry = (knows == Some(true)).then(temporary::expiry);
-        let line = temporary::line(self.0.sshd_port, expiry, &self.0.options.0, public);
+        let line = temporary::line(self.0.sshd.port, server, &self.0.options.0, public)?;
         self.file()?.add_session_key(&line, &session.to_string())
     }
 
@@ -300,7 +301,7 @@ mod tests {
         async fn ring(&self) -> (Keyring, KeyringGuard) {
             Keyring::start(
                 Some(AuthorizedKeys::at(&self.file())),
-                22,
+                "localhost:22".parse().unwrap(),
                 KeyOptions::default(),
             )
             .await
@@ -358,7 +359,7 @@ mod tests {
         block_on(async {
             let home = Home(Folder::new());
             let key = SshKey::generate().unwrap().public;
-            let line = temporary::line(22, None, "", &key);
+            let line = temporary::line(22, None, "", &key).unwrap();
             let left = format!("{line} sshnp_ephemeral_{}", SessionId::random());
             fs::write(home.file(), format!("{key} mine\n{left}\n")).unwrap();
             let _both = home.ring().await;

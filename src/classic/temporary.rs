@@ -1,144 +1,116 @@
-//! The line of `authorized_keys` that lets a key in for one session.
+//! The line of `authorized_keys` that lets a key in for one session, to carry another ssh and for nothing else.
 //!
-//! ```text
-//!   command="echo …;sleep 20"      nothing is run but this: the connection is for forwarding
-//!   no-…                           no agent, no X11, no file of the user's
-//!   PermitOpen="localhost:22"      and only to the sshd here
-//!   expiry-time="20261130"         where sshd knows that: a line that a crash leaves behind dies by itself
-//! ```
+//! A line with an option that the sshd does not know lets nobody in, so each gets what it understands:
+//!
+//! | sshd | options |
+//! | --- | --- |
+//! | all | `command="echo …;sleep 20"`: nothing is run but this; `PermitOpen`: forwarding to the sshd here only |
+//! | OpenSSH from 7.2 | `restrict,port-forwarding,pty`: nothing else, also of what later versions invent; clients insist on a terminal (`ssh -tt`) |
+//! | OpenSSH from 7.7 | `expiry-time="20261130"`: a line that a crash leaves behind dies by itself |
+//! | dropbear from 2022.82 | `no-agent-forwarding,no-X11-forwarding` |
+//! | older dropbear | none: it cannot keep a key to one port |
+//! | others | `no-agent-forwarding,no-X11-forwarding,no-user-rc`: known to every OpenSSH that is still about |
+//!
+//! A line without an expiry goes with the session, else at the next start.
 //!
 //! Source: noports:packages/sshnoports/lib/sshnp/sshnp_impl.dart at v3.4.2 and
 //! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart (the command, the limits, the 20 s).
 
 use std::{
-    io::Read,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    time::{Duration, Instant, SystemTime},
+    io,
+    time::{Duration, SystemTime},
 };
 
-use crate::text::calendar::utc;
+use crate::{net::ssh_server::SshServer, text::calendar::utc};
 
-/// Known to every sshd that is still about.
-const MAY: &str = r#"command="echo \"ssh session complete\";sleep 20",no-agent-forwarding,no-X11-forwarding,no-user-rc"#;
+/// Without quotes in it: dropbear ends a quoted blank at the first one, escaped or not.
+const COMMAND: &str = r#"command="echo ssh session complete;sleep 20""#;
 /// The day on which a line expires begins so long after it was written: at the beginning of a day in a time zone that we
 /// do not know, so later than any session lasts and sooner than three days.
 const EXPIRES_AFTER: Duration = Duration::from_secs(48 * 3600);
-/// The first OpenSSH with expiry times, (major, minor). An older one refuses a whole line with an option that it does not
-/// know.
-const KNOWS_EXPIRY: (u32, u32) = (7, 7);
-/// Longest wait for sshd to say what it is, however slowly it speaks.
-const GREETING: Duration = Duration::from_secs(2);
-/// Longest greeting that is looked at, in bytes.
-const MAX_GREETING: usize = 255;
-/// A wait of nothing would be one for ever.
-const SHORTEST: Duration = Duration::from_millis(1);
 
-/// `options type key`: let in for forwarding to the sshd on `port`, and for nothing else.
-pub(super) fn line(port: u16, expiry: Option<SystemTime>, options: &str, public: &str) -> String {
-    let expiry = expiry.map_or(String::new(), |day| {
-        let digits: String = utc(day).chars().filter(char::is_ascii_digit).collect();
-        format!(r#",expiry-time="{}""#, digits.get(..8).unwrap_or_default())
-    });
-    let comma = if options.is_empty() { "" } else { "," };
-    format!(r#"{MAY},PermitOpen="localhost:{port}"{expiry}{comma}{options} {public}"#)
-}
-
-/// The day on which a line of now ends by itself.
-pub(super) fn expiry() -> SystemTime {
-    SystemTime::now() + EXPIRES_AFTER
-}
-
-/// Whether the sshd on this port knows expiry times, by its greeting; `None` if there is none. Blocks.
-pub(super) fn sshd_knows_expiry(port: u16) -> Option<bool> {
-    greeting(port).map(|greeting| knows_expiry(&greeting))
-}
-
-/// How the sshd here greets, `SSH-2.0-OpenSSH_9.2p1 …`; nothing if it is silent or not there.
-fn greeting(port: u16) -> Option<String> {
-    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut tcp = TcpStream::connect_timeout(&here, GREETING).ok()?;
-    let until = Instant::now() + GREETING;
-    let (mut text, mut chunk) = (Vec::new(), [0; 64]);
-    while text.len() < MAX_GREETING && !text.contains(&b'\n') {
-        let left = until.checked_duration_since(Instant::now())?;
-        tcp.set_read_timeout(Some(left.max(SHORTEST))).ok()?;
-        match tcp.read(&mut chunk).ok()? {
-            0 => break,
-            got => text.extend_from_slice(&chunk[..got]),
+/// `options type key`: let in for forwarding to the sshd on `port`, and for nothing else; what that is, if it says so.
+///
+/// # Errors
+/// `Unsupported` for an sshd that would let it do more.
+pub(super) fn line(
+    port: u16,
+    sshd: Option<SshServer>,
+    options: &str,
+    public: &str,
+) -> io::Result<String> {
+    let limits = match sshd {
+        Some(SshServer::OpenSsh(major, minor)) if (major, minor) >= (7, 2) => {
+            "restrict,port-forwarding,pty"
         }
-    }
-    String::from_utf8(text).ok()
-}
-
-fn knows_expiry(greeting: &str) -> bool {
-    let Some(version) = greeting.strip_prefix("SSH-2.0-OpenSSH_") else {
-        return false;
+        Some(SshServer::Dropbear(year, number)) if (year, number) < (2022, 82) => {
+            let why = format!(
+                "dropbear {year}.{number} cannot keep a key to one port (2022.82 and later can)"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+        Some(SshServer::Dropbear(..)) => "no-agent-forwarding,no-X11-forwarding",
+        _ => "no-agent-forwarding,no-X11-forwarding,no-user-rc",
     };
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
-    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= KNOWS_EXPIRY)
+    let mut line = format!(r#"{COMMAND},{limits},PermitOpen="localhost:{port}""#);
+    if matches!(sshd, Some(SshServer::OpenSsh(major, minor)) if (major, minor) >= (7, 7)) {
+        let day = utc(SystemTime::now() + EXPIRES_AFTER);
+        let digits: String = day.chars().filter(char::is_ascii_digit).take(8).collect();
+        line += &format!(r#",expiry-time="{digits}""#);
+    }
+    let comma = if options.is_empty() { "" } else { "," };
+    Ok(format!("{line}{comma}{options} {public}"))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{io::Write, net::TcpListener, thread};
-
     use crate::classic::temporary::*;
 
+    /// Dropbear and old versions of OpenSSH ignored the whole line for one option that they do not know.
     #[test]
-    fn the_line_of_a_temporary_key_is_pinned() {
-        let may = r#"command="echo \"ssh session complete\";sleep 20",no-agent-forwarding,no-X11-forwarding,no-user-rc"#;
-        let day = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_910_400));
-        for (expiry, options, want) in [
-            (None, "", ""),
-            (None, "no-pty", ",no-pty"),
-            (day, "", r#",expiry-time="20261129""#),
-            (day, "no-pty", r#",expiry-time="20261129",no-pty"#),
+    fn the_line_of_a_temporary_key_has_only_options_that_its_sshd_knows() {
+        let old = "no-agent-forwarding,no-X11-forwarding,no-user-rc";
+        let new = "restrict,port-forwarding,pty";
+        let opens = r#",PermitOpen="localhost:2222""#;
+        for (sshd, options, limits, expires) in [
+            (None, "", old, false),
+            (Some(SshServer::Other), "no-pty", old, false),
+            (Some(SshServer::OpenSsh(6, 10)), "", old, false),
+            (Some(SshServer::OpenSsh(7, 1)), "", old, false),
+            (Some(SshServer::OpenSsh(7, 2)), "", new, false),
+            (Some(SshServer::OpenSsh(7, 6)), "pty", new, false),
+            (Some(SshServer::OpenSsh(7, 7)), "", new, true),
+            (Some(SshServer::OpenSsh(10, 0)), "pty", new, true),
+            (
+                Some(SshServer::Dropbear(2022, 83)),
+                "",
+                "no-agent-forwarding,no-X11-forwarding",
+                false,
+            ),
         ] {
-            assert_eq!(
-                line(2222, expiry, options, "ssh-ed25519 AAAA"),
-                format!(r#"{may},PermitOpen="localhost:2222"{want} ssh-ed25519 AAAA"#)
-            );
+            let line = line(2222, sshd, options, "ssh-ed25519 AAAA").unwrap();
+            let begin = format!("{COMMAND},{limits}{opens}");
+            let rest = line
+                .strip_prefix(&begin)
+                .unwrap_or_else(|| panic!("{line}"));
+            let rest = match rest.strip_prefix(",expiry-time=\"20") {
+                Some(rest) if expires => &rest[7..],
+                _ => rest,
+            };
+            let comma = if options.is_empty() { "" } else { "," };
+            assert_eq!(rest, format!("{comma}{options} ssh-ed25519 AAAA"), "{line}");
         }
     }
 
     #[test]
-    fn a_line_expires_by_itself_where_sshd_knows_that() {
-        for (greeting, knows) in [
-            ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3", true),
-            ("SSH-2.0-OpenSSH_10.0", true),
-            ("SSH-2.0-OpenSSH_7.7", true),
-            ("SSH-2.0-OpenSSH_7.6p1", false),
-            ("SSH-2.0-OpenSSH_6.10", false),
-            ("SSH-2.0-OpenSSH_for_Windows_9.5", false),
-            ("SSH-2.0-OpenSSH_", false),
-            ("SSH-2.0-OpenSSH_99999999999.1", false),
-            ("SSH-2.0-dropbear_2024.86", false),
-            ("HTTP/1.1 400 Bad Request", false),
-            ("", false),
-        ] {
-            assert_eq!(knows_expiry(greeting), knows, "{greeting:?}");
-        }
-    }
-
-    #[test]
-    fn whoever_greets_strangely_or_not_at_all_gets_a_line_without_expiry() {
-        for (said, knows) in [
-            (&b"SSH-2.0-OpenSSH_9.9\r\n"[..], Some(true)),
-            (b"SSH-2.0-OpenSSH_7.4\r\n", Some(false)),
-            (b"\xff\xfe\n", None),
-            (b"", Some(false)),
-            (&[b'x'; 1000], Some(false)),
-        ] {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let speaking = thread::spawn(move || {
-                let (mut tcp, _) = listener.accept().unwrap();
-                let _ = tcp.write_all(said);
-            });
-            assert_eq!(sshd_knows_expiry(port), knows, "{said:?}");
-            speaking.join().unwrap();
-        }
+    fn a_key_that_would_open_more_than_the_sshd_is_not_let_in() {
+        let old = line(
+            22,
+            Some(SshServer::Dropbear(2020, 81)),
+            "",
+            "ssh-ed25519 AAAA",
+        );
+        assert!(old.unwrap_err().to_string().contains("2020.81"));
     }
 }

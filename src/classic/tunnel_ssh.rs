@@ -28,6 +28,7 @@ use crate::{
         paths,
         ssh::{HostKeyAlias, NO_SHARED_CONNECTION, UserName, loopback},
     },
+    text::endpoint::Endpoint,
 };
 
 /// How long a tunnel waits for its first, and then for its next, user.
@@ -35,7 +36,7 @@ pub const LASTS: Duration = Duration::from_secs(15);
 
 /// Which end opens the way, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub enum Direction<'a> {
     /// A port here leads to sshd there.
     Local {
         /// Here, on the loopback address.
@@ -48,7 +49,7 @@ pub enum Direction {
         /// There, on the loopback address.
         listen: u16,
         /// Our own sshd.
-        sshd: u16,
+        sshd: &'a Endpoint,
     },
 }
 
@@ -64,7 +65,7 @@ pub struct Tunnel<'a> {
     /// The key to log in with, and no other.
     pub identity: &'a Path,
     /// What is forwarded.
-    pub direction: Direction,
+    pub direction: Direction<'a>,
     /// Under which name the other end's host key is known; without one, under host and port.
     pub alias: Option<&'a HostKeyAlias>,
     /// Do not read stdin (4.0.x and later).
@@ -82,17 +83,18 @@ impl Tunnel<'_> {
         let mut push = |word: &dyn AsRef<OsStr>| words.push(word.as_ref().to_owned());
         let alias = self.alias.map(HostKeyAlias::to_string);
         let to = alias.as_deref().unwrap_or(self.host);
-        push(&format!("{}@{to}", self.user.as_str()));
+        let whom = self.user.at(to, true);
+        whom.iter().for_each(|word| push(word));
         push(&"-p");
         push(&self.port.to_string());
         push(&"-i");
         push(&self.identity);
-        let (flag, listen, sshd) = match self.direction {
-            Direction::Local { listen, sshd } => ("-L", listen, sshd),
-            Direction::Reverse { listen, sshd } => ("-R", listen, sshd),
+        let (flag, forward) = match self.direction {
+            Direction::Local { listen, sshd } => ("-L", format!("{listen}:localhost:{sshd}")),
+            Direction::Reverse { listen, sshd } => ("-R", format!("{listen}:{sshd}")),
         };
         push(&flag);
-        push(&format!("{listen}:localhost:{sshd}"));
+        push(&forward);
         for word in SETTINGS {
             push(word);
         }
@@ -258,6 +260,7 @@ mod tests {
     fn the_words_of_each_generation() {
         let user: UserName = "gary".parse().unwrap();
         let alias = HostKeyAlias::new("my_device", "@device");
+        let sshd = "localhost:2222".parse().unwrap();
         let forwards = ["-L".to_owned(), "8080:localhost:80".to_owned()];
         let rc2 = Tunnel {
             user: &user,
@@ -288,7 +291,7 @@ mod tests {
             port: 40189,
             direction: Direction::Reverse {
                 listen: 58358,
-                sshd: 2222,
+                sshd: &sshd,
             },
             ..rc2.clone()
         };

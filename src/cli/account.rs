@@ -152,7 +152,7 @@ fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
         .ok_or_else(|| {
             if !file.exists() {
                 let why = format!("there is no key file {}", file.display());
-                return Failure::new(exit::KEYS, why).hint("noports enroll @you");
+                return Failure::new(exit::KEYS, why).hint(keystore::make_keys("@you"));
             }
             Failure::misuse(format!(
                 "{} does not say which atSign it belongs to",
@@ -168,7 +168,7 @@ fn choose(folder: &Path, as_: Option<&AtSign>) -> Result<(AtSign, PathBuf), Fail
     }
     keystore::only_identity(folder)?.ok_or_else(|| {
         let none = format!("there is no key file in {}", folder.display());
-        Failure::new(exit::KEYS, none).hint(keystore::make_keys("@you"))
+        Failure::new(exit::KEYS, none).hint(keystore::instead_of_any(folder))
     })
 }
 

@@ -313,15 +313,13 @@ fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str
         (true, Some(value)) if value.starts_with("= ") => {
             Err(format!("write {name} {}, without the =", value[1..].trim()))
         }
-        (true, Some(value)) if ['"', '\''].iter().any(|quote| is_between(value, *quote)) => {
+        (true, Some(value))
+            if value.starts_with(['"', '\'', '\u{201c}', '\u{201e}', '\u{2018}']) =>
+        {
             Err(format!("write the value of {name} without quotes"))
         }
         _ => Ok((name, value)),
     }
-}
-
-fn is_between(value: &str, quote: char) -> bool {
-    value.len() > 1 && value.starts_with(quote) && value.ends_with(quote)
 }
 
 /// There is no such flag; which one may be meant: by a classic name, another word for it, or nearly this one.
@@ -390,6 +388,19 @@ mod tests {
             ),
             ("as @x\nas @y", Err("line 2: as is already set on line 1")),
             ("\nas", Err("line 2: as needs a value")),
+            (
+                "as \"@x\"",
+                Err("line 1: write the value of as without quotes"),
+            ),
+            (
+                "hide\nas \"@x",
+                Err("line 2: write the value of as without quotes"),
+            ),
+            (
+                "as \u{201c}@x\u{201d}",
+                Err("line 1: write the value of as without quotes"),
+            ),
+            ("as @x\"", Ok("1:as=@x\"")),
             ("hide yes", Err("line 1: hide takes no value")),
             (
                 "mangaer @x",

@@ -248,7 +248,7 @@ fn code_of_tls(error: &TlsError) -> u8 {
         TlsError::UnknownAuthority { .. }
         | TlsError::WrongName { .. }
         | TlsError::Expired { .. } => exit::TLS,
-        TlsError::Authority(..) => exit::MISUSE,
+        TlsError::Authority(..) | TlsError::Unreadable(..) => exit::MISUSE,
         _ => exit::UNREACHABLE,
     }
 }

@@ -143,7 +143,17 @@ impl Grammar {
 
     /// Command lines that work, complete.
     pub fn examples(&self) -> impl Iterator<Item = String> {
-        self.told(self.info.examples)
+        let name: Vec<String> = self.name.split(' ').map(str::to_owned).collect();
+        // Of a word that several programs have: noports daemon install, noports rendezvous install.
+        let is_of_another = move |example: &String| {
+            let words: Vec<&str> = example.split(' ').collect();
+            match (&name[..], &words[..]) {
+                ([_, own, word], [_, program, same, ..]) => word == same && own != program,
+                _ => false,
+            }
+        };
+        let all = self.told(self.info.examples);
+        all.filter(move |example| !is_of_another(example))
     }
 
     /// What else is to be said.

@@ -24,8 +24,11 @@ use crate::{
     sys::{
         file::{NamedFile, Writers},
         paths,
+        ssh::shell_line,
     },
 };
+
+use super::draft::DraftKeyFile;
 
 /// Largest file that is read, in bytes; key files have about 8 kB.
 const MAX_FILE: u64 = 256 * 1024;
@@ -36,8 +39,8 @@ const SUFFIX: &str = "_key.atKeys";
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum KeyStoreError {
-    #[error("there is no key file {0}")]
-    NotFound(PathBuf),
+    #[error("there is no key file {path}")]
+    NotFound { path: PathBuf, instead: String },
     #[error("cannot read the key file {path}: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]
@@ -52,9 +55,13 @@ impl KeyStoreError {
     /// What to try next.
     pub fn hint(&self) -> String {
         let text = match self {
-            Self::NotFound(path) => {
-                let who = owner(path);
-                return make_keys(who.as_ref().map_or("@you", |who| who.as_str()));
+            Self::NotFound { instead, .. } => return instead.clone(),
+            Self::Content {
+                source: KeyFileError::Others(owner),
+                path,
+            } => {
+                let path = path.display().to_string();
+                return format!("--as {}", shell_line(&[owner.as_str(), "--keys", &path]));
             }
             Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
                 "is this the .atKeys file that activation or enrolment wrote?"
@@ -105,6 +112,57 @@ pub fn only_identity(folder: &Path) -> Result<Option<(AtSign, PathBuf)>, KeyStor
     })
 }
 
+/// A file's name in small letters.
+fn small(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default();
+    name.to_string_lossy().to_lowercase()
+}
+
+/// What to do where this atSign has no key file.
+fn instead(path: &Path, who: &AtSign) -> String {
+    if DraftKeyFile::of(path).path.exists() {
+        return format!("noports activate {who} goes on where it was cut off");
+    }
+    if DraftKeyFile::asked(path).path.exists() {
+        return format!("noports enroll {who} goes on with what it has asked for");
+    }
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    match first(folder.unwrap_or(Path::new(".")), |file| is_like(file, who)) {
+        Some(near) => format!("--keys {}", shell_line(&[near])),
+        None => make_keys(who.as_str()),
+    }
+}
+
+/// What to do where no file of a folder has a key file's name.
+pub(super) fn instead_of_any(folder: &Path) -> String {
+    match first(folder, |file| small(file).contains(".atkeys")) {
+        Some(near) => format!("--as @you --keys {}", shell_line(&[near])),
+        None => make_keys("@you"),
+    }
+}
+
+/// The first such file of a folder.
+fn first(folder: &Path, fits: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|file| fits(file))
+        .min()
+}
+
+/// A file that may be an atSign's under another name: `@me_key (1).atKeys`, `@Me_key.atkeys`, `me.atKeys`, `@me_key.atKeys.txt`.
+fn is_like(file: &Path, who: &AtSign) -> bool {
+    let name = small(file);
+    let is_others = owner(file).is_some_and(|of| of != *who);
+    let goes_on = |c: char| c.is_alphanumeric() || "_-".contains(c);
+    let stands_alone = |(at, bare): (usize, &str)| {
+        let behind = &name[at + bare.len()..];
+        !name[..at].ends_with(goes_on)
+            && (behind.starts_with("_key") || !behind.starts_with(goes_on))
+    };
+    !is_others && name.contains("key") && name.match_indices(who.bare()).any(stands_alone)
+}
+
 /// Whose keys a file holds, by its name: `@alice_key.atKeys` → `@alice`.
 pub fn owner(path: &Path) -> Option<AtSign> {
     let name = path.file_name()?.to_str()?;
@@ -115,7 +173,7 @@ pub fn owner(path: &Path) -> Option<AtSign> {
 /// Reads a key file that is not protected.
 #[cfg(test)]
 pub fn load(path: &Path, who: &AtSign) -> Result<AtKeys, KeyStoreError> {
-    parse(path, who, &text_of(path)?)
+    parse(path, who, &text_of(path, who)?)
 }
 
 /// Reads a key file. Warns when others on this machine may read it too.
@@ -151,7 +209,7 @@ pub fn unlock_file<E: From<KeyStoreError>>(
     who: &AtSign,
     phrase: impl FnOnce() -> Result<Secret<String>, E>,
 ) -> Result<KeyFile, E> {
-    let text = text_of(path)?;
+    let text = text_of(path, who)?;
     match parse(path, who, &text) {
         Err(KeyStoreError::Content {
             source: KeyFileError::PassPhrase,
@@ -178,9 +236,12 @@ pub fn unlock_file<E: From<KeyStoreError>>(
     })
 }
 
-fn text_of(path: &Path) -> Result<Secret<String>, KeyStoreError> {
+fn text_of(path: &Path, who: &AtSign) -> Result<Secret<String>, KeyStoreError> {
     read(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => KeyStoreError::NotFound(path.to_owned()),
+        io::ErrorKind::NotFound => KeyStoreError::NotFound {
+            path: path.to_owned(),
+            instead: instead(path, who),
+        },
         _ => KeyStoreError::Unreadable {
             path: path.to_owned(),
             source,
@@ -306,7 +367,10 @@ mod tests {
         let folder = Folder::new();
         let path = folder.0.join("@alice_key.atKeys");
         let missing = load(&path, &atsign("@alice")).unwrap_err();
-        assert!(matches!(missing, KeyStoreError::NotFound(_)), "{missing}");
+        assert!(
+            matches!(missing, KeyStoreError::NotFound { .. }),
+            "{missing}"
+        );
         let whole = keys("legacy_file").print();
         for (bytes, expected) in [
             (&b""[..], "it is empty"),
@@ -339,5 +403,67 @@ mod tests {
         fs::write(folder.0.join("@bob_key.atKeys"), "").unwrap();
         let several = only_identity(&folder.0).unwrap_err();
         assert!(matches!(several, KeyStoreError::Several { .. }));
+    }
+
+    /// Somebody whose file had been downloaded twice was told to activate once more.
+    #[test]
+    fn a_key_file_under_nearly_its_name_is_named() {
+        for (file, near) in [
+            ("@me_key (1).atKeys", true),
+            ("@me_key(2).atKeys", true),
+            ("@Me_key.atKeys", true),
+            ("me_key.atKeys", true),
+            ("@me.atKeys", true),
+            ("@me_key.atkeys", true),
+            ("@me_key.atKeys.txt", true),
+            ("@me_key.atKeys.bak", true),
+            ("Copy of @me_key.atKeys", true),
+            ("@me_key", true),
+            ("@mena_key.atKeys", false),
+            ("@me_two_key.atKeys", false),
+            ("@me-too_key (1).atKeys", false),
+            ("@home_key.atKeys", false),
+            ("@you_key (1).atKeys", false),
+            ("me.txt", false),
+        ] {
+            let folder = Folder::new();
+            fs::write(folder.path(file), "").unwrap();
+            let path = folder.path("@me_key.atKeys");
+            let missing = load(&path, &atsign("@me")).unwrap_err();
+            let want = if near {
+                format!("--keys {}", shell_line(&[folder.path(file)]))
+            } else {
+                make_keys("@me")
+            };
+            assert_eq!(missing.hint(), want, "{file}");
+        }
+        for (draft, want) in [
+            ("@me_key.atKeys.new", "noports activate @me goes on"),
+            ("@me_key.atKeys.asked", "noports enroll @me goes on"),
+        ] {
+            let folder = Folder::new();
+            fs::write(folder.path(draft), "").unwrap();
+            let missing = load(&folder.path("@me_key.atKeys"), &atsign("@me")).unwrap_err();
+            assert!(
+                missing.hint().starts_with(want),
+                "{draft}: {}",
+                missing.hint()
+            );
+        }
+    }
+
+    #[test]
+    fn keys_of_another_atsign_are_named_with_the_way_to_use_them() {
+        let folder = Folder::new();
+        let keys = keys("legacy_file");
+        let path = folder.path("@bob key");
+        save(&keys, &path, None).unwrap();
+        let others = load(&path, &atsign("@bob")).unwrap_err();
+        let name = path.display().to_string();
+        assert_eq!(
+            others.to_string(),
+            format!("{name}: these are the keys of @alice")
+        );
+        assert_eq!(others.hint(), format!("--as @alice --keys '{name}'"));
     }
 }

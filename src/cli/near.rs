@@ -11,7 +11,7 @@ pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec
     let mut near: Vec<(usize, &str)> = names
         .into_iter()
         .map(|name| (steps(&name.to_lowercase(), &typed), name))
-        .filter(|(steps, name)| is_near(*steps, name, &typed))
+        .filter(|(steps, name)| is_near(*steps, name, &typed) && !are_opposites(name, &typed))
         .collect();
     near.sort();
     near.dedup();
@@ -61,6 +61,12 @@ fn is_near(steps: usize, name: &str, typed: &str) -> bool {
         _ => 3,
     };
     steps <= allowed || (typed.len() >= 3 && name.starts_with(typed))
+}
+
+/// Whoever wants to install something is not to be told how to uninstall it.
+fn are_opposites(one: &str, other: &str) -> bool {
+    let is_not = |a: &str, b: &str| matches!(a.strip_suffix(b), Some("un" | "no-" | "no"));
+    is_not(one, other) || is_not(other, one)
 }
 
 /// How many letters have to be changed, added, left out or swapped with their neighbour.
@@ -115,5 +121,18 @@ mod tests {
         ] {
             assert_eq!(nearest(typed, names), want, "{typed}");
         }
+    }
+
+    /// `service install` was answered with `service uninstall`.
+    #[test]
+    fn nobody_is_told_the_opposite() {
+        for (typed, name) in [
+            ("install", "uninstall"),
+            ("unlock", "lock"),
+            ("encrypt", "no-encrypt"),
+        ] {
+            assert!(nearest(typed, [name]).is_empty(), "{typed}");
+        }
+        assert_eq!(nearest("instal", ["uninstall", "install"]), ["install"]);
     }
 }

@@ -19,7 +19,10 @@
 //! exit code. Wrong command lines fail in this shape, too, with code 2. New members may be added to either.
 
 use super::{print_err, print_out};
-use crate::text::json::Object;
+use crate::text::{
+    json::{self, Object},
+    terminal::harmless,
+};
 
 /// One result. What has no words for a reader is not told to them.
 pub struct Outcome {
@@ -116,12 +119,11 @@ impl Outcome {
         if json {
             Some(match self.json {
                 JsonLine::Members(line) => line.end(),
-                JsonLine::Whole(text) => text,
+                JsonLine::Whole(text) => json::harmless(text),
             })
-        } else if classic {
-            self.classic
         } else {
-            self.plain
+            let words = if classic { self.classic } else { self.plain };
+            words.map(|words| harmless(&words))
         }
     }
 }
@@ -147,6 +149,14 @@ mod tests {
             (false, true, "[Success] /k\"1"),
         ] {
             assert_eq!(whole().line(as_json, classic).as_deref(), Some(want));
+        }
+        // Names of other people's services, in a table.
+        let odd = || Outcome::json("[\"\u{9b}2J\"]".to_owned()).plain("\u{1b}[2J\u{202e}\n\tä");
+        for (as_json, want) in [
+            (true, r#"["\u009b2J"]"#),
+            (false, "\\u{1b}[2J\\u{202e}\n\tä"),
+        ] {
+            assert_eq!(odd().line(as_json, false).as_deref(), Some(want));
         }
         assert_eq!(Outcome::new("asked").line(false, false), None);
         assert_eq!(Outcome::new("asked").line(false, true), None);

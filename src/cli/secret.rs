@@ -303,8 +303,9 @@ fn read_line(from: impl BufRead) -> io::Result<Secret<String>> {
     let read = from.take(MAX_SECRET).read_line(&mut line);
     let line = Secret::new(line);
     read?;
-    let end = line.reveal().trim_end_matches(['\r', '\n']).len();
-    Ok(Secret::new(line.reveal()[..end].to_owned()))
+    // Some shells put a mark in front of what they pipe.
+    let typed = line.reveal().trim_start_matches('\u{feff}');
+    Ok(Secret::new(typed.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 /// One line from a terminal that does not show what is typed.

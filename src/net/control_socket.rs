@@ -81,7 +81,7 @@ impl OpenSocket {
     /// # Errors
     /// When another process answers there, or the folder is not ours.
     pub fn at(path: &Path) -> Result<Self, ControlError> {
-        let place = Place::of(path)?;
+        let place = SocketName::of(path)?;
         clear(path, &place)?;
         let listener = bind(&place.name).map_err(failed(path))?;
         let path = path.to_owned();
@@ -211,7 +211,7 @@ pub async fn ask(
     most: usize,
     within: Duration,
 ) -> Result<Option<Answered>, ControlError> {
-    let place = Place::of(path)?;
+    let place = SocketName::of(path)?;
     let connected = timeout(within, connect(&place.name)).await;
     let connected = connected.map_err(|_| ControlError::Silent(within))?;
     let mut socket = match connected {
@@ -236,7 +236,7 @@ pub async fn ask(
 /// Whether the file at this path is a socket that nobody listens at any more.
 pub fn is_left_over(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    let knocked = Place::of(path).map(|place| knock(&place.name));
+    let knocked = SocketName::of(path).map(|place| knock(&place.name));
     let is_refused = |why: &io::Error| why.kind() == io::ErrorKind::ConnectionRefused;
     is_socket && knocked.is_ok_and(|knocked| knocked.is_err_and(|why| is_refused(&why)))
 }
@@ -252,13 +252,13 @@ fn knock(path: &Path) -> io::Result<()> {
 }
 
 /// Where a socket is, by a name that the system takes.
-struct Place {
+struct SocketName {
     name: PathBuf,
     /// The folder, as long as the name is meant by it.
     _folder: Option<OwnedFd>,
 }
 
-impl Place {
+impl SocketName {
     /// A long path is gone by way of its folder's descriptor.
     fn of(path: &Path) -> Result<Self, ControlError> {
         if path.as_os_str().as_bytes().len() <= MAX_PATH {
@@ -333,7 +333,7 @@ fn nobody_there(why: &io::Error) -> bool {
 }
 
 /// Removes the socket of a process that died.
-fn clear(path: &Path, place: &Place) -> Result<(), ControlError> {
+fn clear(path: &Path, place: &SocketName) -> Result<(), ControlError> {
     let fail = failed(path);
     match fs::symlink_metadata(path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),

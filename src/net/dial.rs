@@ -16,13 +16,14 @@ use std::{
     time::Duration,
 };
 
-use async_io::Timer;
+use async_io::{Async, Timer};
 use async_std::{
     future::timeout,
     net::{TcpStream, ToSocketAddrs},
 };
 use futures_lite::future::or;
-use rustix::{net::sockopt, process::geteuid};
+use rustix::{io::Errno, net::sockopt, process::geteuid};
+use socket2::{Domain, Socket, Type};
 
 use crate::sys::sockets::listeners_of_localhost;
 use crate::text::duration::in_words;
@@ -38,11 +39,15 @@ pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
 }
 
 /// [`dial`], to a service: `localhost` has two addresses, and where two users listen on the same port of them, only root's
-/// or our own is the service that is meant.
+/// or our own is the service that is meant. One at 127.0.0.1 is reached from `source`.
 ///
 /// # Errors
 /// As [`dial`]; `PermissionDenied` where neither is.
-pub async fn dial_service(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
+pub async fn dial_service(
+    to: &Endpoint,
+    source: Option<Ipv4Addr>,
+    within: Duration,
+) -> io::Result<TcpStream> {
     let listeners = if is_localhost(&to.host) {
         listeners_of_localhost(to.port)
     } else {
@@ -50,7 +55,7 @@ pub async fn dial_service(to: &Endpoint, within: Duration) -> io::Result<TcpStre
     };
     let us = geteuid().as_raw();
     match meant(listeners, us) {
-        [true, true] => dial(to, within).await,
+        [true, true] => dial_from(to, source, within, |_| true).await,
         [false, false] => {
             let text = format!(
                 "two users listen on port {port} of this device, at 127.0.0.1 and at [::1]: name the address, as in 127.0.0.1:{port}",
@@ -58,7 +63,7 @@ pub async fn dial_service(to: &Endpoint, within: Duration) -> io::Result<TcpStre
             );
             Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
         }
-        [v4, v6] => dial_where(to, within, |at| if at.is_ipv4() { v4 } else { v6 }).await,
+        [v4, v6] => dial_from(to, source, within, |at| if at.is_ipv4() { v4 } else { v6 }).await,
     }
 }
 
@@ -79,6 +84,15 @@ pub async fn dial_where(
     within: Duration,
     fit: impl Fn(IpAddr) -> bool,
 ) -> io::Result<TcpStream> {
+    dial_from(to, None, within, fit).await
+}
+
+async fn dial_from(
+    to: &Endpoint,
+    source: Option<Ipv4Addr>,
+    within: Duration,
+    fit: impl Fn(IpAddr) -> bool,
+) -> io::Result<TcpStream> {
     let connected = async {
         let (fit, unfit): (VecDeque<_>, VecDeque<_>) =
             resolve(to).await?.into_iter().partition(|at| fit(at.ip()));
@@ -87,7 +101,7 @@ pub async fn dial_where(
                 io::ErrorKind::PermissionDenied,
                 format!("{} is an inner address", at.ip()),
             )),
-            _ => race(fit, to).await,
+            _ => race(fit, to, source).await,
         }
     };
     let Ok(outcome) = timeout(within, connected).await else {
@@ -167,13 +181,17 @@ fn alternate(found: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 
 type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
-async fn race(mut waiting: VecDeque<SocketAddr>, to: &Endpoint) -> io::Result<TcpStream> {
+async fn race(
+    mut waiting: VecDeque<SocketAddr>,
+    to: &Endpoint,
+    source: Option<Ipv4Addr>,
+) -> io::Result<TcpStream> {
     let mut running: Vec<Attempt> = Vec::new();
     let none = format!("{to} has no address");
     let mut told = io::Error::new(NO_ADDRESS, none);
     loop {
         if let Some(addr) = waiting.pop_front() {
-            running.push(Box::pin(attempt(addr)));
+            running.push(Box::pin(attempt(addr, source)));
         } else if running.is_empty() {
             return Err(told);
         }
@@ -201,10 +219,42 @@ fn no_family(error: &io::Error) -> bool {
     )
 }
 
-async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
-    TcpStream::connect(addr)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))
+async fn attempt(addr: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+    let from = source.filter(|_| addr.ip() == Ipv4Addr::LOCALHOST);
+    let bound = from.map(bound).transpose().unwrap_or_else(|why| {
+        log::warn!("source={source:?} refused reason=\"{why}\"");
+        None
+    });
+    let connected = match bound {
+        Some(socket) => connect_bound(socket, addr).await,
+        // Where the address cannot be had, another one does as well.
+        None => TcpStream::connect(addr).await,
+    };
+    connected.map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))
+}
+
+/// A socket that comes from this address.
+///
+/// # Errors
+/// Where it cannot be had.
+pub fn bound(source: Ipv4Addr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    Ok(socket)
+}
+
+async fn connect_bound(socket: Socket, addr: SocketAddr) -> io::Result<TcpStream> {
+    match socket.connect(&addr.into()) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {}
+        other => other?,
+    }
+    let tcp = Async::new_nonblocking(std::net::TcpStream::from(socket))?;
+    tcp.writable().await?;
+    match tcp.get_ref().take_error()? {
+        Some(error) => Err(error),
+        None => Ok(tcp.into_inner()?.into()),
+    }
 }
 
 /// Waits for whichever ends first, and takes it off the list.
@@ -363,7 +413,9 @@ mod tests {
             let alive = listener.local_addr().unwrap();
             let to = Endpoint::parse("many.example:1", None).unwrap();
             let begun = std::time::Instant::now();
-            let tcp = race(VecDeque::from([dead, alive]), &to).await.unwrap();
+            let tcp = race(VecDeque::from([dead, alive]), &to, None)
+                .await
+                .unwrap();
             assert_eq!(tcp.peer_addr().unwrap(), alive);
             assert!(begun.elapsed() >= HEAD_START);
         });
@@ -377,12 +429,12 @@ mod tests {
                 .local_addr()
                 .unwrap();
             let to = Endpoint::parse("many.example:1", None).unwrap();
-            let error = race(VecDeque::from([closed, closed]), &to)
+            let error = race(VecDeque::from([closed, closed]), &to, None)
                 .await
                 .unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
             assert!(error.to_string().contains(&closed.to_string()), "{error}");
-            let error = race(VecDeque::new(), &to).await.unwrap_err();
+            let error = race(VecDeque::new(), &to, None).await.unwrap_err();
             assert_eq!(error.to_string(), "many.example:1 has no address");
         });
     }

@@ -10,6 +10,7 @@ pub mod dial;
 pub mod line;
 pub mod network;
 pub mod recent;
+pub mod ssh_server;
 pub mod stall;
 pub mod tls;
 

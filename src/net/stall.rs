@@ -91,12 +91,12 @@ struct State {
 }
 
 /// What is watched.
-type All = Vec<Weak<One>>;
+type WatchList = Vec<Weak<One>>;
 
 /// `None` while nobody looks.
-static ALL: Mutex<Option<All>> = Mutex::new(None);
+static ALL: Mutex<Option<WatchList>> = Mutex::new(None);
 
-fn all() -> MutexGuard<'static, Option<All>> {
+fn all() -> MutexGuard<'static, Option<WatchList>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -130,7 +130,7 @@ pub fn watch_any(socket: AnySocket, tell: Tell) -> Watched {
     let mut all = all();
     let sockets = all.get_or_insert_with(|| {
         spawn(look_around());
-        All::new()
+        WatchList::new()
     });
     sockets.push(Arc::downgrade(&one));
     drop(all);
@@ -154,7 +154,7 @@ async fn look_around() {
 }
 
 /// Whether something is unanswered at one of these, and the pause that this look is worth.
-async fn ask(mut kernel: Kernel, sockets: &All) -> (bool, Duration) {
+async fn ask(mut kernel: Kernel, sockets: &WatchList) -> (bool, Duration) {
     let (mut is_busy, mut took) = (false, Duration::ZERO);
     for some in sockets.chunks(AT_ONCE) {
         let began = Instant::now();
@@ -171,7 +171,7 @@ async fn ask(mut kernel: Kernel, sockets: &All) -> (bool, Duration) {
 
 /// The same by the tables of all connections of the machine. Of a pause as many times as long as there are lines, all
 /// sessions of the machine together, with two lines each, take half a processor for it.
-fn read(sockets: &All) -> (bool, Duration) {
+fn read(sockets: &WatchList) -> (bool, Duration) {
     let by_name = |weak: &Weak<One>| weak.upgrade().map(|one| (name_of(one.own, one.peer), one));
     let (began, mut is_busy) = (Instant::now(), false);
     let sockets: HashMap<_, _> = sockets.iter().filter_map(by_name).collect();
@@ -183,7 +183,7 @@ fn read(sockets: &All) -> (bool, Duration) {
     (is_busy, began.elapsed() * lines.max(PART))
 }
 
-fn what_is_left() -> Option<All> {
+fn what_is_left() -> Option<WatchList> {
     let mut all = all();
     if let Some(sockets) = all.as_mut() {
         sockets.retain(|one| one.strong_count() > 0);

@@ -38,6 +38,8 @@ pub struct Connector(Arc<ClientConfig>);
 pub enum TlsError {
     #[error("cannot read the authority file {0}: {1}")]
     Authority(String, String),
+    #[error("cannot read the authority file {0}: {1}")]
+    Unreadable(String, String),
     #[error("{name}'s certificate is signed by an authority that is not trusted here")]
     UnknownAuthority { name: String },
     #[error("the certificate is not for {name}")]
@@ -54,6 +56,7 @@ impl TlsError {
     /// What to try next.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Unreadable(..) => return None,
             Self::Authority(..) => "the file should hold one or more certificates in PEM form",
             Self::UnknownAuthority { .. } => {
                 "if you run that server, trust the authority that signed for it with --ca FILE"
@@ -142,6 +145,8 @@ impl Connector {
         tcp: TcpStream,
         within: Duration,
     ) -> Result<TlsStream, TlsError> {
+        // A zone is for the way there; no certificate has one.
+        let name = name.split('%').next().unwrap_or(name);
         if rustls::ServerName::try_from(name).is_err() {
             let why = "this is neither a host name nor an address".to_owned();
             let name = name.to_owned();
@@ -176,8 +181,9 @@ const MAX_AUTHORITIES: u64 = 8 * 1024 * 1024;
 fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
     let bad = |why: String| TlsError::Authority(path.display().to_string(), why);
     let pem =
-        NamedFile::open_safe(path, Writers::Group).and_then(|file| file.bytes(MAX_AUTHORITIES));
-    let pem = pem.map_err(|error| bad(error.to_string()))?;
+        NamedFile::open_safe(path, Writers::Group).and_then(|file| file.letters(MAX_AUTHORITIES));
+    let pem =
+        pem.map_err(|error| TlsError::Unreadable(path.display().to_string(), error.to_string()))?;
     let certificates =
         rustls_pemfile::certs(&mut pem.as_slice()).map_err(|error| bad(error.to_string()))?;
     if certificates.is_empty() {

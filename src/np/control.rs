@@ -7,6 +7,8 @@
 //!                                          heartbeat:<n>\n
 //!                                          ask:<n>\n                                 to devices that answer:
 //!                             ◀──           heard:<n>\n
+//!                                          failed:<why>\n                           to clients that have asked: a
+//!                                                                                   connection's target could not be had
 //! ```
 //!
 //! Nothing else is answered. The rendezvous knows nothing of these lines. Line *n* is for data socket *n* on
@@ -30,6 +32,8 @@ use crate::secret::Secret;
 
 /// Longest line, in bytes. A twin one has 147.
 pub const MAX_LINE: usize = 4096;
+/// How a device begins to tell why a target could not be had.
+const FAILED: &str = "failed:";
 /// Bytes of `connect:<key>:<iv>`.
 const UNENDED: usize = 77;
 /// Bytes of a line that announces a connection without keys.
@@ -100,6 +104,11 @@ impl ControlLine {
     /// The answer to [`Self::Ask`].
     pub fn heard(n: u64) -> String {
         format!("heard:{n}\n")
+    }
+
+    /// What a client that has asked is told of a target that could not be had.
+    pub fn failed(why: &str) -> String {
+        format!("{FAILED}{}\n", why.replace(char::is_control, " "))
     }
 
     /// Reads a line without its end.
@@ -232,6 +241,29 @@ impl ControlLines {
     }
 }
 
+/// Cuts what a device says, decrypted, into lines. Of one that is too long the beginning counts.
+#[derive(Debug, Default)]
+pub struct DeviceLines(Vec<u8>);
+
+impl DeviceLines {
+    /// Of the lines that end with these bytes: why targets could not be had.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut failures = Vec::new();
+        for &byte in bytes {
+            if byte != b'\n' {
+                if self.0.len() < MAX_LINE {
+                    self.0.push(byte);
+                }
+                continue;
+            }
+            let line = String::from_utf8_lossy(&self.0);
+            failures.extend(line.strip_prefix(FAILED).map(str::to_owned));
+            self.0.clear();
+        }
+        failures
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -252,6 +284,38 @@ mod tests {
             }
         }
         Ok(all)
+    }
+
+    #[test]
+    fn a_device_tells_of_targets_and_of_nothing_else() {
+        let said = |why: &str| ControlLine::failed(why);
+        let long = "x".repeat(2 * MAX_LINE);
+        let cut = "x".repeat(MAX_LINE - FAILED.len());
+        for (text, want) in [
+            (said("nas:80: refused"), vec!["nas:80: refused"]),
+            (said("two\nlines\u{7}"), vec!["two lines "]),
+            (
+                ControlLine::heard(7) + &said("a") + &said("b"),
+                vec!["a", "b"],
+            ),
+            (
+                "heard:1\nlater:word\n\nfailed\nfailed:half".to_owned(),
+                vec![],
+            ),
+            (
+                said(&long) + &said("after it"),
+                vec![cut.as_str(), "after it"],
+            ),
+        ] {
+            let mut whole = DeviceLines::default();
+            assert_eq!(whole.push(text.as_bytes()), want);
+            let mut bytewise = DeviceLines::default();
+            let each: Vec<String> = text
+                .bytes()
+                .flat_map(|byte| bytewise.push(&[byte]))
+                .collect();
+            assert_eq!(each, want);
+        }
     }
 
     fn whole(kind: Keying, text: &str) -> Result<Vec<ControlLine>, ControlError> {

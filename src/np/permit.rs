@@ -2,13 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::text::host::is_host;
+use crate::text::host::canonical;
 
 /// Most patterns in one list.
 pub const MAX_PATTERNS: usize = 1024;
 
 /// One pattern: `localhost:22`, `*:22`, `localhost:*` or `*:*`. Nothing is resolved:
-/// `127.0.0.1:22` and `localhost:22` are different.
+/// `127.0.0.1:22` and `localhost:22` are different. Of an IPv6 address every spelling is the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
     host: Option<String>,
@@ -42,10 +42,12 @@ impl Permit {
 
     /// Whether one of the patterns matches.
     pub fn allows(&self, host: &str, port: u16) -> bool {
+        let spelt = canonical(host);
+        let host = plain(spelt.as_deref().unwrap_or(host));
         self.0.iter().any(|p| {
             p.host
                 .as_deref()
-                .is_none_or(|h| plain(h).eq_ignore_ascii_case(plain(host)))
+                .is_none_or(|h| plain(h).eq_ignore_ascii_case(host))
                 && p.port.is_none_or(|wanted| wanted == port)
         })
     }
@@ -56,13 +58,8 @@ impl Permit {
     }
 }
 
-/// `localhost.` is another way to write `localhost`. Of other names a dot may change the meaning. IPv6 addresses stand in
-/// brackets before a port.
+/// `localhost.` is another way to write `localhost`. Of other names a dot may change the meaning.
 fn plain(host: &str) -> &str {
-    let inner = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let host = inner.unwrap_or(host);
     let name = host.strip_suffix('.');
     name.filter(|name| name.eq_ignore_ascii_case("localhost"))
         .unwrap_or(host)
@@ -104,8 +101,7 @@ impl FromStr for Pattern {
         let (host, port) = word.rsplit_once(':').ok_or_else(bad)?;
         let host = match host {
             "*" => None,
-            name if is_host(name) => Some(name.to_lowercase()),
-            _ => return Err(bad()),
+            name => Some(canonical(name).ok_or_else(bad)?.to_lowercase()),
         };
         let port = match port {
             "*" => None,
@@ -117,7 +113,10 @@ impl FromStr for Pattern {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.host.as_deref().unwrap_or("*"))?;
+        match self.host.as_deref().unwrap_or("*") {
+            address if address.contains(':') => write!(f, "[{address}]:")?,
+            name => write!(f, "{name}:")?,
+        }
         match self.port {
             Some(port) => write!(f, "{port}"),
             None => f.write_str("*"),
@@ -143,6 +142,15 @@ mod tests {
             ("[::1]:8080", "127.0.0.1", 8080, false),
             ("[::1]:8080", "localhost", 8080, false),
             ("[2001:DB8::1]:*", "2001:db8::1", 22, true),
+            ("[::1]:80", "0:0:0:0:0:0:0:1", 80, true),
+            ("[0::0001]:80", "[::1]", 80, true),
+            ("::0.0.0.1:80", "::1", 80, true),
+            ("[::1]:80", "::2", 80, false),
+            ("[::1]:80", "::", 80, false),
+            ("[FE80::1%eth0]:80", "fe80:0::1%eth0", 80, true),
+            ("[fe80::1%eth0]:80", "fe80::1%eth1", 80, false),
+            ("[fe80::1%eth0]:80", "fe80::1", 80, false),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1", 80, false),
             ("localhost:22", "localhost", 22, true),
             ("localhost:22", "LOCALHOST", 22, true),
             ("localhost:22", "localhost.", 22, true),
@@ -183,6 +191,9 @@ mod tests {
             "localhost::80",
             "[nas]:80",
             "[::1:80",
+            "::1]:80",
+            "[::1%lo]:80",
+            "[fe80::1%e h]:80",
             "127.0.0.1:22:*",
             "*:22:80",
         ] {
@@ -197,7 +208,14 @@ mod tests {
 
     #[test]
     fn a_list_prints_as_it_is_read() {
-        let text = "localhost:22,*:3389,nas:*,*:*,[::1]:80,fe80::1:80";
-        assert_eq!(text.parse::<Permit>().unwrap().to_string(), text);
+        for (typed, text) in [
+            ("localhost:22,*:3389,nas:*,*:*,[::1]:80", ""),
+            ("[0:0::1]:80,fe80::1:80", "[::1]:80,[fe80::1]:80"),
+            ("[FE80::1%eth0]:*", "[fe80::1%eth0]:*"),
+        ] {
+            let text = if text.is_empty() { typed } else { text };
+            assert_eq!(typed.parse::<Permit>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<Permit>(), typed.parse());
+        }
     }
 }

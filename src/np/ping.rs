@@ -10,6 +10,7 @@
 //!   later      … and "deviceGroupName" behind the name; more features
 //!   ours       … and ,"answers":true: it answers on the control channel ([`super::control`])
 //!              … and ,"records":true: it takes shares for keys, and sends records ([`super::agreement`])
+//!              … and ,"others":true: another daemon of this atSign and name runs; ,"shared":true: as it is meant to
 //!              … and ,"run":"<nonce>" at the end: which of its starts this is ([`super::request::stamp`])
 //! ```
 //!
@@ -96,6 +97,10 @@ pub struct Heartbeat {
     pub answers: bool,
     /// Whether it agrees on keys that nothing opens later, and sends records.
     pub records: bool,
+    /// Another daemon of this atSign and name runs.
+    pub others: bool,
+    /// As it is meant to.
+    pub shared: bool,
     /// Which of its starts this is; `None`: it does not say.
     pub run: Option<Nonce>,
 }
@@ -135,6 +140,8 @@ struct LooseHeartbeat {
     services: Option<json::Value>,
     answers: Option<json::Value>,
     records: Option<json::Value>,
+    others: Option<json::Value>,
+    shared: Option<json::Value>,
     run: Option<json::Value>,
 }
 
@@ -181,6 +188,8 @@ impl Heartbeat {
             services: Vec::new(),
             answers: false,
             records: false,
+            others: false,
+            shared: false,
             run: None,
         }
     }
@@ -233,8 +242,13 @@ impl Heartbeat {
             features: self.features,
             services: &self.services,
         });
-        for (name, has) in [("answers", self.answers), ("records", self.records)] {
-            if has {
+        for (name, is_so) in [
+            ("answers", self.answers),
+            ("records", self.records),
+            ("others", self.others),
+            ("shared", self.shared),
+        ] {
+            if is_so {
                 text.pop();
                 text += &format!(r#","{name}":true}}"#);
             }
@@ -260,20 +274,30 @@ impl Heartbeat {
             Some(json::Value::String(text)) => Some(text),
             _ => None,
         };
+        let is_true = |value: Option<json::Value>| matches!(value, Some(json::Value::Bool(true)));
+        let core = words(read.core).unwrap_or_default();
+        let service = |value: json::Value| {
+            let service = words(Some(value))?;
+            // The C daemon prints any port as 0.
+            Some(match service.strip_suffix(":0") {
+                Some(host) if core.starts_with('c') => format!("{host}:*"),
+                _ => service,
+            })
+        };
         Ok(Self {
             device: words(read.devicename).unwrap_or_default(),
             group: words(read.group).unwrap_or_else(|| NO_GROUP.to_owned()),
             version: words(read.version).unwrap_or_default(),
-            core: words(read.core).unwrap_or_default(),
             features: features(read.features),
             services: match read.services {
-                Some(json::Value::Array(list)) => {
-                    list.into_iter().filter_map(|v| words(Some(v))).collect()
-                }
+                Some(json::Value::Array(list)) => list.into_iter().filter_map(service).collect(),
                 _ => Vec::new(),
             },
-            answers: matches!(read.answers, Some(json::Value::Bool(true))),
-            records: matches!(read.records, Some(json::Value::Bool(true))),
+            core,
+            answers: is_true(read.answers),
+            records: is_true(read.records),
+            others: is_true(read.others),
+            shared: is_true(read.shared),
             run: words(read.run).and_then(|run| run.parse().ok()),
         })
     }
@@ -339,6 +363,17 @@ mod tests {
         let want = format!("{}{end}", want.strip_suffix('}').unwrap());
         assert_eq!(in_a_run.print(), want);
         assert_eq!(Heartbeat::parse(&want).unwrap(), in_a_run);
+        let among_others = Heartbeat {
+            others: true,
+            shared: true,
+            ..in_a_run
+        };
+        let text = among_others.print();
+        assert!(
+            text.contains(r#","others":true,"shared":true,"run":"#),
+            "{text}"
+        );
+        assert_eq!(Heartbeat::parse(&text).unwrap(), among_others);
         let theirs = Heartbeat::parse(r#"{"corePackageVersion":"c0.1.0"}"#).unwrap();
         assert!(!theirs.is_ours() && !Heartbeat::unknown(&"dev1".parse().unwrap()).is_ours());
     }
@@ -428,6 +463,15 @@ mod tests {
             ),
         ] {
             assert_eq!(Heartbeat::parse(text).unwrap().features, want, "{text}");
+        }
+        for (core, said, want) in [
+            ("c0.1.0", "localhost:0", "localhost:*"),
+            ("c1.0.20", "*:0", "*:*"),
+            ("c0.1.0", "nas:80", "nas:80"),
+            ("6.2.0", "localhost:0", "localhost:0"),
+        ] {
+            let text = format!(r#"{{"corePackageVersion":"{core}","allowedServices":["{said}"]}}"#);
+            assert_eq!(Heartbeat::parse(&text).unwrap().services, [want], "{text}");
         }
         for bad in ["", "pong", "[]", "{", "7"] {
             assert_eq!(Heartbeat::parse(bad), Err(BadHeartbeat), "{bad:?}");

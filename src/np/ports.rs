@@ -18,7 +18,7 @@ use super::{
     ids::{BadId, DeviceName, Nonce, SessionId},
     proof::SocketKey,
 };
-use crate::{at::AtSign, text::host::is_host};
+use crate::{at::AtSign, text::host::canonical};
 
 /// Longest request or answer, in bytes.
 pub const MAX_PORTS_MESSAGE: usize = 8 * 1024;
@@ -300,10 +300,9 @@ impl Ports {
         } else {
             Self::parse_csv(text)?
         };
-        if is_host(&ports.host) && ports.client != 0 && ports.daemon != 0 {
-            Ok(ports)
-        } else {
-            Err(PortsError::Form)
+        match canonical(&ports.host) {
+            Some(host) if ports.client != 0 && ports.daemon != 0 => Ok(Self { host, ..ports }),
+            _ => Err(PortsError::Form),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   client ── sshpublickey: one line ─▶ daemon       becomes a line of authorized_keys, so it must be one line
+//!   client ◀── sshpublickey: SHA256:… added ── daemon    ours: what became of it; signed by nobody
 //!   client ── privatekey: PEM ────────▶ daemon       only for reverse ssh
 //!   client ◀── ephemeralPrivateKey: PEM ── daemon    inside an answer
 //! ```
@@ -12,16 +13,21 @@
 
 use std::fmt;
 
+use ring::digest::{SHA256, digest};
+
 use super::{Message, NAMESPACE, ids::DeviceName};
 use crate::{
     at::{AtSign, crypto},
     secret::Secret,
+    text::terminal::cut,
 };
 
 /// Longest public key line, in bytes. An RSA key of 16384 bits has 2.8 KB.
 pub const MAX_PUBLIC_KEY: usize = 6 * 1024;
 /// Longest private key, in bytes. An RSA key of 16384 bits has 12.6 KB.
 pub const MAX_PRIVATE_KEY: usize = 16 * 1024;
+/// Longest reason that is told, in characters.
+const LONGEST_REASON: usize = 300;
 /// Longest line of a private key. OpenSSH writes 70.
 const MAX_PEM_LINE: usize = 128;
 
@@ -99,12 +105,54 @@ impl PublicKeyLine {
 
     /// The message that asks a daemon to let it in.
     pub fn message(&self, to: &AtSign, device: &DeviceName) -> Message {
-        Message::new(
-            to,
-            format!("sshpublickey.{device}.{NAMESPACE}"),
-            self.0.clone(),
+        Message::new(to, entity(device), self.0.clone())
+    }
+
+    /// What others can know it by: two clients of one atSign may send keys at the same time.
+    fn name(&self) -> String {
+        let body = self.0.split(' ').nth(1).unwrap_or_default();
+        format!(
+            "SHA256:{}",
+            crypto::to_base64(digest(&SHA256, body.as_bytes()).as_ref())
         )
     }
+
+    /// The message that tells a client what became of it.
+    pub fn told(&self, fate: &KeyFate, to: &AtSign, device: &DeviceName) -> Message {
+        let fate = match fate {
+            KeyFate::Added => "added",
+            KeyFate::Known => "known",
+            KeyFate::Lost(why) => &format!("lost {}", cut(why, LONGEST_REASON)),
+        };
+        Message::new(to, entity(device), format!("{} {fate}", self.name()))
+    }
+
+    /// Reads that message; `None` when it is about another key, or makes no sense.
+    pub fn fate(&self, text: &str) -> Option<KeyFate> {
+        let fate = text.strip_prefix(&self.name())?.strip_prefix(' ')?;
+        match fate.split_once(' ').unwrap_or((fate, "")) {
+            ("added", _) => Some(KeyFate::Added),
+            ("known", _) => Some(KeyFate::Known),
+            ("lost", why) => Some(KeyFate::Lost(cut(why, LONGEST_REASON))),
+            _ => None,
+        }
+    }
+}
+
+/// What a device has made of a public key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyFate {
+    /// It is let in from now on.
+    Added,
+    /// It was let in before.
+    Known,
+    /// It is not let in, and why.
+    Lost(String),
+}
+
+/// `sshpublickey.<device>.sshnp`, in both directions.
+pub fn entity(device: &DeviceName) -> String {
+    format!("sshpublickey.{device}.{NAMESPACE}")
 }
 
 impl fmt::Display for PublicKeyLine {
@@ -223,6 +271,28 @@ mod tests {
         assert_eq!(ours.as_str(), with(" a"));
         let message = ours.message(&"@d".parse().unwrap(), &"dev1".parse().unwrap());
         assert_eq!(message.entity, "sshpublickey.dev1.sshnp");
+    }
+
+    #[test]
+    fn what_became_of_a_key_is_told_of_that_key_only() {
+        let key = PublicKeyLine::parse(&format!("{ED25519} a")).unwrap();
+        let other = PublicKeyLine::parse("ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB").unwrap();
+        let (to, device) = ("@me".parse().unwrap(), "pi".parse().unwrap());
+        let full = KeyFate::Lost("No space left on device (os error 28)".to_owned());
+        for fate in [KeyFate::Added, KeyFate::Known, full] {
+            let message = key.told(&fate, &to, &device);
+            assert_eq!(message.entity, "sshpublickey.pi.sshnp");
+            assert_eq!(key.fate(&message.text), Some(fate));
+            assert_eq!(other.fate(&message.text), None);
+        }
+        for text in ["", "added", ED25519, &format!("{} gone", key.name())] {
+            assert_eq!(key.fate(text), None, "{text}");
+        }
+        let long = KeyFate::Lost("x\u{1b}[31m".repeat(1000));
+        let Some(KeyFate::Lost(why)) = key.fate(&key.told(&long, &to, &device).text) else {
+            panic!("it is about this key");
+        };
+        assert_eq!(why.chars().count(), LONGEST_REASON);
     }
 
     #[test]

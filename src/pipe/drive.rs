@@ -145,9 +145,9 @@ pub(super) async fn drive<U: Pump, D: Pump>(
     down: &mut D,
     meter: Option<&Meter>,
 ) -> Result<Carried, JoinFailure> {
-    let mut course = Course {
+    let mut course = DriveState {
         half_closed,
-        ..Course::default()
+        ..DriveState::default()
     };
     let mut told = Carried::default();
     poll_fn(|cx| {
@@ -165,7 +165,7 @@ pub(super) async fn drive<U: Pump, D: Pump>(
 }
 
 #[derive(Default)]
-struct Course {
+struct DriveState {
     over: [bool; 2],
     /// The first sink that failed, and how long the other direction may go on.
     broken: Option<(io::Error, End, Timer)>,
@@ -174,7 +174,7 @@ struct Course {
     silence: Option<(u64, Timer)>,
 }
 
-impl Course {
+impl DriveState {
     fn poll(
         &mut self,
         up: &mut dyn Pump,

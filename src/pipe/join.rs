@@ -61,16 +61,10 @@ pub async fn splice_until(
 ///
 /// # Errors
 /// As [`splice`]; and at which end.
-pub async fn splice_metered(
-    a: TcpStream,
-    b: TcpStream,
-    meter: &Meter,
-) -> Result<Carried, JoinFailure> {
-    let (a, b) = (raw(a)?, raw(b)?);
-    let mut up = Relay::new(&a, &b, Vec::new());
-    let mut down = Relay::new(&b, &a, Vec::new());
+pub async fn splice_metered(a: &Socket, b: &Socket, meter: &Meter) -> Result<Carried, JoinFailure> {
+    let (mut up, mut down) = (Relay::new(a, b, Vec::new()), Relay::new(b, a, Vec::new()));
     let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
-    close(outcome, &[&a, &b])
+    close(outcome, &[a, b])
 }
 
 async fn cut(stop: impl Future<Output = io::Error>) -> Result<Carried, JoinFailure> {

@@ -32,7 +32,7 @@ use crate::{
     session::{
         bridge::{
             BadSecrets, BridgeError, BridgeNews, Greeting, LISTENING, Live, LocalEnd, Many, Plan,
-            Report, STARTED, Secrets, Visitors, run_watched,
+            Questions, Report, STARTED, Secrets, Visitors, run_watched,
         },
         control::{self, About},
     },
@@ -93,11 +93,11 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
         .and_then(|secrets| Ok((plan(&args, &secrets)?, secrets.about.clone())));
     let (plan, about) = match planned {
         Ok(planned) => planned,
-        Err(Refusal::Misuse(why)) => {
+        Err(StartError::Misuse(why)) => {
             out::note(harmless(&why));
             return ExitCode::from(MISUSE);
         }
-        Err(Refusal::Failed(why)) => return failed(&why),
+        Err(StartError::Failed(why)) => return failed(&why),
     };
     let folder = control_folder(about.as_ref());
     // No other socket of this machine's is opened from here on.
@@ -132,6 +132,7 @@ fn confinement(plan: &Plan, control: Option<PathBuf>) -> Confinement {
     Confinement::of(&sandbox::BRIDGE)
         .writes(control)
         .dials(near.into_iter().chain([plan.far.rendezvous.port]))
+        .chooses_sources(plan.source.is_some())
 }
 
 /// `-h` is a flag of its own here: the host. Under a classic name a host may be called help.
@@ -258,6 +259,9 @@ pub(crate) struct Args {
     /// host of the local service (default: localhost)
     #[argh(option, default = "String::from(\"localhost\")", arg_name = "host")]
     local_host: String,
+    /// loopback address to reach the local service from, where that is at 127.0.0.1
+    #[argh(option, arg_name = "address")]
+    local_source: Option<Ipv4Addr>,
     /// port of the local service; with --bind-local-port: port to listen on (default: 22)
     #[argh(option, default = "22", arg_name = "port", from_str_fn(port_or_any))]
     local_port: u16,
@@ -298,6 +302,9 @@ pub(crate) struct Args {
     /// with --multi --bind-local-port: announce connections without a line end, for devices that want none
     #[argh(switch)]
     unended: bool,
+    /// with --multi --bind-local-port: ask the device whether it hears us, for devices that answer
+    #[argh(switch)]
+    ask: bool,
     /// with --multi: how long the client may take to say its first word (default: 0, as long as the idle timeout)
     #[argh(
         option,
@@ -306,6 +313,9 @@ pub(crate) struct Args {
         from_str_fn(seconds)
     )]
     first_word: Duration,
+    /// with --bind-local-port: give up where the other end does not greet as an ssh server does
+    #[argh(switch)]
+    ssh: bool,
     /// with --bind-local-port: address to listen on (default: 127.0.0.1)
     #[argh(option, arg_name = "address", from_str_fn(address))]
     bind_address: Option<IpAddr>,
@@ -332,16 +342,16 @@ pub(crate) struct Args {
 
 /// Why there is no plan; never with a secret in it.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+enum StartError {
     Misuse(String),
     Failed(String),
 }
 
-fn misuse(why: &str) -> Refusal {
-    Refusal::Misuse(why.to_owned())
+fn misuse(why: &str) -> StartError {
+    StartError::Misuse(why.to_owned())
 }
 
-impl From<BadSecrets> for Refusal {
+impl From<BadSecrets> for StartError {
     fn from(why: BadSecrets) -> Self {
         misuse(&why.to_string())
     }
@@ -350,10 +360,10 @@ impl From<BadSecrets> for Refusal {
 type Variable<'a> = &'a dyn Fn(&str) -> Option<Zeroizing<String>>;
 
 /// Only the flags make the environment count: a variable left over from another session does nothing.
-fn read_secrets(args: &Args, variable: Variable<'_>) -> Result<Secrets, Refusal> {
+fn read_secrets(args: &Args, variable: Variable<'_>) -> Result<Secrets, StartError> {
     if args.secrets_on_stdin {
         let line = read_stdin_line().map_err(|error| {
-            Refusal::Failed(format!("cannot read the secrets from stdin: {error}"))
+            StartError::Failed(format!("cannot read the secrets from stdin: {error}"))
         })?;
         return Ok(Secrets::parse(&line)?);
     }
@@ -394,7 +404,7 @@ fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
     ))
 }
 
-fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
+fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, StartError> {
     if args.multi && args.stdio {
         return Err(misuse("--stdio and --multi exclude each other"));
     }
@@ -431,10 +441,15 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
             unended: args.unended,
             stands: None,
             first_word: Some(args.first_word.min(LONGEST_WAIT)).filter(|time| !time.is_zero()),
-            questions: None,
+            questions: args.ask.then_some(Questions::USUAL),
         }),
-        greeting: Greeting::Any,
+        greeting: if args.ssh {
+            Greeting::Ssh
+        } else {
+            Greeting::Any
+        },
         nearness: args.nearness,
+        source: args.local_source.filter(Ipv4Addr::is_loopback),
     })
 }
 
@@ -445,7 +460,7 @@ pub(crate) fn read_plan(words: &[&str], line: &[u8]) -> Option<Plan> {
     plan(&args, &Secrets::parse(line).ok()?).ok()
 }
 
-fn local(args: &Args) -> Result<LocalEnd, Refusal> {
+fn local(args: &Args) -> Result<LocalEnd, StartError> {
     if args.stdio {
         return Ok(LocalEnd::Stdio);
     }
@@ -455,16 +470,16 @@ fn local(args: &Args) -> Result<LocalEnd, Refusal> {
     let here = args.bind_address.unwrap_or(Ipv4Addr::LOCALHOST.into());
     let at = SocketAddr::new(here, args.local_port);
     let listener = std::net::TcpListener::bind(at)
-        .map_err(|error| Refusal::Failed(format!("cannot listen on {at}: {error}")))?;
+        .map_err(|error| StartError::Failed(format!("cannot listen on {at}: {error}")))?;
     if let Ok(addr) = listener.local_addr() {
         out::note(format_args!("{LISTENING}{}", addr.port()));
     }
     let visitors = Visitors::of(listener.into());
-    let visitors = visitors.map_err(|why| Refusal::Failed(why.to_string()))?;
+    let visitors = visitors.map_err(|why| StartError::Failed(why.to_string()))?;
     Ok(LocalEnd::Listen(visitors.shared(args.shared)))
 }
 
-fn endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {
+fn endpoint(host: &str, port: u16) -> Result<Endpoint, StartError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Endpoint::parse(host, Some(port))
         .ok()

@@ -8,8 +8,9 @@
 //!   5 ssh               on our loopback port; or stdin and stdout are the session (--stdio)
 //! ```
 //!
-//! Steps 1 to 3 are [`ask`](crate::session::ask)'s, for every kind of session; 4 and 5 are in [`login`]. For a person's ssh
-//! our bridge is a task of this process; with `--print` it is a process that stays.
+//! Steps 1 to 3 are [`ask`](crate::session::ask)'s, for every kind of session; 4 and 5 are in [`login`]. With `--stdio` our
+//! bridge is a task of this process, else one of its own: it stays as long as an ssh uses it, also one that goes to the
+//! background (`-f`, `ForkAfterAuthentication`, `ControlPersist`).
 //!
 //! With daemons and flags of other generations, step 4 is another one:
 //!
@@ -25,14 +26,15 @@
 //! # What ssh is told
 //!
 //! To ssh the device's name is `pi.my_device.noports`: what `~/.ssh/config` says about that name (or `*.noports`) counts, such
-//! as `IdentityFile`, except `User`: that is the name that the device tells, unless `--user` says another. What it says about
+//! as `IdentityFile`, except `User`: that is the name that the device tells, unless `--user` or a typed `-l` says another
+//! (with `--stdio` it is `User`; a name with blanks stands in quotes there: `User "jane doe"`). What it says about
 //! `localhost` does not count, and what would lead elsewhere (`HostName`, `Port`, `ProxyJump`, `ControlPath` …) is overruled.
 //! Typed behind `--` a `ControlPath` wins, the others are refused; `%h` (`%n`, `%k`, `%C`) in it stands for the device, and one
 //! without any of these, which all devices would share, is refused. In its own lines ssh calls the device `::ffff:127.0.0.1`
 //! ("Connection to ::ffff:127.0.0.1 closed."): that is our end of the tunnel. With `ControlPersist` ssh throws away what a
 //! ProxyCommand says: `ssh -S none pi` shows why it failed.
 
-use std::{future::Future, io, process::ExitCode, time::Duration};
+use std::{future::Future, io, process::ExitCode};
 
 use async_std::task;
 use futures_lite::future;
@@ -43,11 +45,16 @@ use crate::{
         reverse,
         two_sshs::{self, Carrier},
     },
-    cli::{Console, Failure, Progress, exit, print_err},
-    np::{far_end::FarEnd, ids::SessionId, session::Generation},
+    cli::{self, Console, Failure, Progress, exit},
+    np::{
+        far_end::FarEnd,
+        ids::SessionId,
+        session::Generation,
+        sshkey::{KeyFate, PublicKeyLine},
+    },
     pipe::cipher::Side,
     session::{
-        ask::{Details, OpenSession, Prepared, Want, prepare},
+        ask::{Details, OpenSession, Prepared, Want, prepare, tell_if_slow},
         launch::LocalAddress,
     },
     sys::{self, signal, ssh::UserName},
@@ -83,22 +90,16 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
         // A port that is taken is told before anybody is asked for a session.
         free_port(settings.local_port).await?;
     }
-    let slow = (settings.mode == Mode::Stdio && !args.quiet && !console.is_classic()).then(|| {
-        task::spawn(tell_if_slow(format!(
-            "{}{}",
-            settings.whom.device, settings.whom.to
-        )))
-    });
+    let slow = (settings.mode == Mode::Stdio && !args.quiet && !console.is_classic())
+        .then(|| task::spawn(tell_if_slow("client", settings.whom.clone())));
     let details = Details {
         user_name: settings.user.is_none() && settings.mode != Mode::Stdio,
         features: settings.send_key.is_some(),
     };
     let want = Want::Ssh(details);
-    let prepared = prepare(&network, keys, &settings.whom, want, &mut progress).await?;
+    let mut prepared = prepare(&network, keys, &settings.whom, want, &mut progress).await?;
     if let Some(key) = &settings.send_key {
-        progress.classic("Sharing ssh public key");
-        prepared.send_key(key).await?;
-        progress.done("sent the ssh public key");
+        send_key(&mut prepared, key, &mut progress).await?;
     }
     let user = user(&prepared, &settings)?;
     if settings.whom.terms.generation == Generation::V3 {
@@ -128,9 +129,9 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     }
     match reach(opened, words, &settings)? {
         // Without a name ssh takes its own: the person's here, or what its settings say.
-        Transport::Bridge(far) => {
+        Transport::Bridge(far, session) => {
             go(
-                LocalEntry::Bridge(far),
+                LocalEntry::Bridge(Box::new(far), session),
                 &settings,
                 user.as_ref(),
                 &mut progress,
@@ -154,6 +155,29 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     }
 }
 
+/// A key that is not let in is told in any case; another one may do.
+async fn send_key(
+    prepared: &mut Prepared,
+    key: &PublicKeyLine,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    progress.classic("Sharing ssh public key");
+    match prepared.send_key(key).await? {
+        Some(KeyFate::Added) => progress
+            .done("the device lets the ssh public key in, as the user that its daemon runs as"),
+        Some(KeyFate::Known) => progress.done("the device let the ssh public key in before"),
+        Some(KeyFate::Lost(why)) => {
+            cli::print_err(&format!(
+                "WARNING: the device does not let the ssh public key in: {why}"
+            ));
+        }
+        None => progress.done(
+            "sent the ssh public key; the device has not said what it made of it (its log tells)",
+        ),
+    }
+    Ok(())
+}
+
 /// What leaves something on this machine for a moment, a key in a file: told to end, it is dropped, which takes that away
 /// again. The signals are heard from before it begins.
 async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -164,12 +188,6 @@ async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result
         Err(Failure::new(how.code(), format!("stopped by {how}")))
     };
     future::or(told, work).await
-}
-
-/// ssh says nothing while its ProxyCommand has no connection.
-async fn tell_if_slow(device: String) {
-    task::sleep(SLOW).await;
-    print_err(&format!("noports client: still waiting for {device}"));
 }
 
 async fn go(
@@ -197,7 +215,7 @@ fn user(prepared: &Prepared, settings: &Settings) -> Result<Option<UserName>, Fa
 /// What carries the person's ssh in this session.
 enum Transport {
     /// Our bridge.
-    Bridge(FarEnd),
+    Bridge(FarEnd, SessionId),
     /// Another ssh, which logs in with this key.
     OuterSsh(FarEnd, SessionId, two_sshs::LoginKey),
 }
@@ -233,7 +251,7 @@ fn reach(
             if settings.inside.sshd != DEFAULT_SSHD {
                 warn!("--remote-sshd-port has no effect here: the daemon decides");
             }
-            return Ok(Transport::Bridge(far));
+            return Ok(Transport::Bridge(far, session));
         }
     };
     say(session, "double", encrypted);
@@ -301,7 +319,7 @@ async fn let_the_device_in(
     };
     let session = prepared.session();
     let log_in = async |key| {
-        let bridge = in_background(&far, LocalAddress::Service(&sshd)).await;
+        let bridge = in_background(&far, LocalAddress::Service(&sshd, None)).await;
         bridge.map_err(|failure| {
             failure.hint(format!(
                 "--legacy-daemon needs an sshd here, at {sshd}: --local-sshd-port"
@@ -309,7 +327,7 @@ async fn let_the_device_in(
         })?;
         prepared.reverse(forward, &me, &key).await
     };
-    reverse::client::let_in(session, sshd.port, log_in).await?;
+    reverse::client::let_in(session, &sshd, log_in).await?;
     progress.done(format!(
         "the device has logged in; local port {forward} leads to it"
     ));
@@ -329,7 +347,5 @@ fn no_user(settings: &Settings) -> Failure {
     .classic("Remote username record not shared with the client")
 }
 
-/// After this time somebody who waits for ssh is told for whom.
-const SLOW: Duration = Duration::from_secs(2);
 /// Where sshd listens unless somebody says otherwise.
 const DEFAULT_SSHD: u16 = 22;

@@ -22,6 +22,7 @@
 //! | [`live`] | live sessions: their places, their ends; those that were there before |
 //! | [`known`] | the sessions of the last minutes |
 //! | [`acted`] | requests that were acted on, also before a restart |
+//! | [`source`] | where a client's ssh sessions come from, to sshd |
 //!
 //! ssh keys that are let in, of people for good and of sessions for seconds, are a matter of [`classic::keyring`](crate::classic::keyring),
 //! logging in to clients before 4.0 of [`classic::reverse`](crate::classic::reverse).
@@ -33,6 +34,13 @@
 //! `noports enroll unrevoke` brings it back without anybody going there; started by hand it ends with exit code 6. It
 //! publishes its user name for managers only, so others say `noports client --user NAME`. A request longer than 64 KiB is
 //! passed over.
+//!
+//! To sshd, sessions come from 127.0.0.1; to one of OpenSSH 9.8 and later each client's come from an address of its own,
+//! `127.x.y.z` with an x from 1 up, the same every time: its `source=` in the log. So `from="127.0.0.1"` in
+//! `authorized_keys`, `AllowUsers u@127.0.0.1`, `Match Address 127.0.0.1` and fail2ban's `ignoreip` have to say `127.0.0.0/8`
+//! there; or `--client-source off` leaves all at 127.0.0.1, and then `PerSourcePenaltyExemptList 127.0.0.1` in `sshd_config`
+//! keeps one person's wrong key from shutting out all. Where the address cannot be had (not Linux, sshd at `::1` only) a
+//! line in the log says so. An ssh inside another (clients before 5.3) comes from sshd itself, so from 127.0.0.1.
 
 use std::{future::Future, sync::Arc, time::Instant};
 
@@ -54,7 +62,7 @@ use crate::{
         ids::Nonce,
         permit::Permit,
         policy,
-        sshkey::{self, PublicKeyLine},
+        sshkey::{self, KeyFate, PublicKeyLine},
     },
     secret::Secret,
     session::{
@@ -62,17 +70,19 @@ use crate::{
         ignored, online,
     },
     sys::authorized_keys::AuthorizedKeys,
-    text::json::Object,
+    text::{endpoint::Endpoint, json::Object},
 };
 
 pub use crate::classic::keyring::{KeyOptions, TemporaryKeyRule};
 pub use args::{main, verify};
 pub use options::{DaemonOptions, Ssh};
+pub use source::ClientSource;
 
 use acted::ActedRequests;
 use budgets::{STARTING, STARTING_OF_ONE, TURN};
 use publish::Pings;
 use request::RequestWord;
+use source::ClientSources;
 use state::Daemon;
 
 pub(crate) use args::Args;
@@ -86,6 +96,7 @@ mod live;
 mod options;
 mod publish;
 mod request;
+mod source;
 mod state;
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
@@ -102,7 +113,7 @@ pub async fn serve(
     if options.consult.is_some() {
         watch = format!("{watch}|{}", policy::WATCH_RPC);
     }
-    let (keyring, _closing) = keyring(&options.ssh, options.sshd_port).await;
+    let (keyring, _closing) = keyring(&options.ssh, &options.sshd).await;
     let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     let acted = ActedRequests::open(options.memory_of(at.atsign(), "acted")).await;
     let pins = Pins::with_recovery(
@@ -118,6 +129,14 @@ pub async fn serve(
     } else {
         Some(nearness_of(&network.root).await)
     };
+    let secret = keys.self_key.reveal();
+    let sources = match options.client_source {
+        ClientSource::Auto => Some(ClientSources::new(secret, &options.sshd)),
+        ClientSource::Off => None,
+    };
+    if let Some(sources) = sources.clone() {
+        task::spawn(sources.ask());
+    }
     let daemon = Daemon {
         doorman: Doorman::new(
             at.clone(),
@@ -131,6 +150,7 @@ pub async fn serve(
         known: Arc::default(),
         acted,
         run: Nonce::random(),
+        namesakes: Arc::default(),
         slots: Arc::default(),
         starting: Budget::new(STARTING),
         sessions: Budget::new(budgets::sessions(options.max_sessions)),
@@ -138,6 +158,7 @@ pub async fn serve(
         pings: Pings::default(),
         nearness,
         keyring,
+        sources,
     };
     daemon.find_sessions().await;
     ready(&daemon.announce());
@@ -187,12 +208,12 @@ async fn nearness_of(root: &Root) -> NearnessSet {
 }
 
 /// The ssh keys of this machine's user, without what an earlier run left behind.
-async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, KeyringGuard) {
+async fn keyring(ssh: &Ssh, sshd: &Endpoint) -> (Keyring, KeyringGuard) {
     let file = match &ssh.file {
         Some(path) => Some(AuthorizedKeys::at(path)),
         None => AuthorizedKeys::of_this_user().ok(),
     };
-    Keyring::start(file, sshd_port, ssh.temporary_options.clone()).await
+    Keyring::start(file, sshd.clone(), ssh.temporary_options.clone()).await
 }
 
 impl Daemon {
@@ -302,37 +323,53 @@ impl Daemon {
         ignored::note(from, format_args!("word=privatekey reason={kept}"));
     }
 
-    /// A public key that is to be let in for good: a way to the same sshd, so only for who may open that.
+    /// A public key that is to be let in for good: a way to the same sshd, so only for who may open that. The client is told
+    /// what became of it.
     async fn accept_key(self, note: Notification, permit: Result<Permit, String>) {
         let from = &note.from;
         let ignore =
             |why: &str| ignored::note(from, format_args!("word=sshpublickey reason={why:?}"));
-        let allowed = permit.and_then(|permit| self.judge(None, &permit).map(drop));
-        if let Err(why) = allowed {
-            return ignore(&why);
-        }
-        let text = self
-            .at
-            .decrypt(&note)
-            .await
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        let key = match PublicKeyLine::parse(&text) {
+        let text = self.at.decrypt(&note).await.ok().flatten();
+        let key = match PublicKeyLine::parse(&text.unwrap_or_default()) {
             Ok(key) => key,
             Err(why) => return ignore(&why.to_string()),
         };
-        let Some(options) = &self.options.ssh.accept_keys else {
-            return;
+        let allowed = permit.and_then(|permit| self.judge(None, &permit).map(drop));
+        let fate = match allowed {
+            Ok(()) => self.add_key(from, &key).await,
+            Err(why) => {
+                ignore(&why);
+                KeyFate::Lost(why)
+            }
         };
-        let added = self.keyring.add(&key, options).await;
-        if !ignored::has_line(&format!("public_keys from={from}"), ignored::FEW) {
-            return;
-        }
+        let told = key.told(&fate, from, &self.options.device);
+        online::send_or_log(&self.at, &told).await;
+    }
+
+    async fn add_key(&self, from: &AtSign, key: &PublicKeyLine) -> KeyFate {
+        let Some(options) = &self.options.ssh.accept_keys else {
+            return KeyFate::Lost("no keys are accepted".to_owned());
+        };
+        let added = self.keyring.add(key, options).await;
+        let has_line = ignored::has_line(&format!("public_keys from={from}"), ignored::FEW);
         match added {
-            Ok(true) => info!("public_key=added from={from}"),
-            Ok(false) => info!("public_key=known from={from}"),
-            Err(error) => error!("public_key=lost from={from} reason={:?}", error.to_string()),
+            Ok(is_new) => {
+                let fate = if is_new {
+                    ("added", KeyFate::Added)
+                } else {
+                    ("known", KeyFate::Known)
+                };
+                if has_line {
+                    info!("public_key={} from={from}", fate.0);
+                }
+                fate.1
+            }
+            Err(error) => {
+                if has_line {
+                    error!("public_key=lost from={from} reason={:?}", error.to_string());
+                }
+                KeyFate::Lost(error.to_string())
+            }
         }
     }
 }

@@ -61,6 +61,10 @@ const FEW: usize = 20;
 const NAMED: usize = 5;
 /// Devices of all such atSigns together.
 const MAX_OF_STRANGERS: usize = 100;
+/// Daemons that are shown of one name.
+const MOST_NAMESAKES: usize = 8;
+/// How long others of a name are waited for that one of them speaks of.
+const OTHERS: Duration = Duration::from_secs(1);
 /// Records that are read at the same time.
 const AT_ONCE: usize = 16;
 
@@ -148,6 +152,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         count => format!("asking {count} devices"),
     });
     let (devices, failures) = ask(&at, inbox, names, patience).await;
+    tell_namesakes(&devices);
     let active = devices.iter().filter(|device| device.active).count();
     if devices.is_empty() {
         tell_none(at.atsign(), &mut progress);
@@ -169,8 +174,24 @@ fn tell_none(me: &AtSign, progress: &mut Progress) {
     progress.done(format!("no daemon has told {me} of its device"));
     progress.note(format!(
         "a daemon tells those that it names with --manager; if {me} has new keys, once they are believed there: noports \
-         trust {me}; one that hides is asked by its name: noports devices --to @kitchen --device pi"
+         trust {me}; one that hides, or asks a policy about {me}, is asked by its name: noports devices --to @kitchen \
+         --device pi"
     ));
+}
+
+/// Of which devices there are two that are not meant to be.
+fn tell_namesakes(devices: &[Device]) {
+    for pair in devices.windows(2) {
+        let [one, other] = pair else { continue };
+        let shared = one.about.as_ref().is_some_and(|about| about.shared);
+        if one.name == other.name && !shared {
+            let (at, name) = &one.name;
+            cli::print_err(&format!(
+                "two daemons answer as {name}{at}: stop one of them, or give it a name of its own (--device there); if it is \
+                 intended: --shared-name there"
+            ));
+        }
+    }
 }
 
 /// What went wrong, each once. A failure when that is all there is to say.
@@ -305,7 +326,7 @@ async fn ask(
     names: Vec<DeviceAddress>,
     patience: Duration,
 ) -> (Vec<Device>, Vec<(AtSign, AtError)>) {
-    let mut answers: HashMap<DeviceAddress, Heartbeat> = HashMap::new();
+    let mut answers = Answers::new();
     let (give_up, hopeless) = bounded(1);
     let hear = or(hear(at, inbox, &names, &mut answers), async {
         if hopeless.recv().await.is_err() {
@@ -332,7 +353,9 @@ async fn ask(
     let _ = both.await;
     let mut failures = Vec::new();
     let mut device = |name: DeviceAddress| {
-        let (heartbeat, record) = (answers.remove(&name), records.remove(&name));
+        let (heartbeats, record) = (answers.remove(&name), records.remove(&name));
+        let mut heartbeats = heartbeats.unwrap_or_default().into_iter();
+        let heartbeat = heartbeats.next();
         let active = heartbeat.is_some();
         // Asked for its record, and there was none; not: the time was up before.
         let hidden = active && matches!(record, Some(Ok(Some(None))));
@@ -345,18 +368,30 @@ async fn ask(
         let trouble = error.as_ref().map(Trouble::of);
         failures.extend(error.map(|error| (name.0.clone(), error)));
         let (text, written) = record.map_or((None, None), |(text, at)| (Some(text), at));
-        Device {
+        let first = Device {
             active,
             about: heartbeat.or_else(|| Heartbeat::parse(&text?).ok()),
             last_seen: written.filter(|_| !active),
             hidden,
             trouble,
-            name,
-        }
+            name: name.clone(),
+        };
+        let namesakes = heartbeats.map(move |heartbeat| Device {
+            active,
+            about: Some(heartbeat),
+            last_seen: None,
+            hidden,
+            trouble: None,
+            name: name.clone(),
+        });
+        std::iter::once(first).chain(namesakes)
     };
-    let devices = names.into_iter().map(&mut device).collect();
+    let devices = names.into_iter().flat_map(&mut device).collect();
     (devices, failures)
 }
+
+/// What has answered as each device.
+type Answers = HashMap<DeviceAddress, Vec<Heartbeat>>;
 
 /// A record's text, and when it was written.
 type DeviceRecord = Option<(String, Option<String>)>;
@@ -383,13 +418,22 @@ async fn hear(
     at: &Client,
     mut inbox: Subscription,
     names: &[DeviceAddress],
-    answers: &mut HashMap<DeviceAddress, Heartbeat>,
+    answers: &mut Answers,
 ) {
     let begun = Instant::now();
     let mut repeats = ping::AGAIN.map(Duration::from_secs).into_iter();
     let mut next = repeats.next();
-    while answers.len() < names.len() {
+    let mut all_since: Option<Instant> = None;
+    while answers.len() < names.len() || awaits_others(answers) {
+        let is_all = answers.len() == names.len();
         let event = match next {
+            _ if is_all => {
+                let since = all_since.get_or_insert_with(Instant::now).elapsed();
+                match timeout(OTHERS.saturating_sub(since), inbox.next()).await {
+                    Ok(event) => Ok(event),
+                    Err(_) => return,
+                }
+            }
             Some(after) => timeout(after.saturating_sub(begun.elapsed()), inbox.next()).await,
             None => Ok(inbox.next().await),
         };
@@ -411,13 +455,28 @@ async fn hear(
         if let Ok(Some(text)) = at.decrypt(&note).await
             && let Ok(heartbeat) = Heartbeat::parse(&text)
         {
-            answers.insert(name.clone(), heartbeat);
+            let said = answers.entry(name.clone()).or_default();
+            if said.is_empty() || said.len() < MOST_NAMESAKES && is_another(said, &heartbeat) {
+                said.push(heartbeat);
+            }
         }
     }
 }
 
+/// Whether a device that speaks of others has not been heard twice.
+fn awaits_others(answers: &Answers) -> bool {
+    answers
+        .values()
+        .any(|said| said.len() == 1 && said.iter().any(|one| one.others))
+}
+
+/// A daemon that has not answered yet; those of others do not say which they are.
+fn is_another(said: &[Heartbeat], heartbeat: &Heartbeat) -> bool {
+    heartbeat.run.is_some() && said.iter().all(|one| one.run != heartbeat.run)
+}
+
 /// Asks those that are silent once more; what is heard meanwhile does not wait for that.
-fn ping_again(at: &Client, names: &[DeviceAddress], answers: &HashMap<DeviceAddress, Heartbeat>) {
+fn ping_again(at: &Client, names: &[DeviceAddress], answers: &Answers) {
     let silent = names.iter().filter(|name| !answers.contains_key(*name));
     let silent: Vec<DeviceAddress> = silent.cloned().collect();
     let at = at.clone();

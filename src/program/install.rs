@@ -18,8 +18,9 @@
 //! | yourself | systemd, macOS | a service of your own; `loginctl enable-linger` lets it run without you |
 //! | anybody | a machine with cron only | a line in the crontab, and a loop that starts it again; `status` says if that is lost |
 //!
-//! Without `--run-as`, root's services run as the owner of `--keys`, else as the user who called `sudo`. `--dry-run` says what
-//! would be done, `--print` prints the file, `--force` replaces a file of somebody else. A session is a process of its own: it
+//! Without `--run-as`, root's services run as the owner of `--keys`, else as the user who called `sudo`; who listens to strangers
+//! (rendezvous, atServer) is never root unless told so, but `noports`, if there is that account. Nothing is written where it could
+//! not be started. `--dry-run` says what would be done, `--print` prints the file, `--force` replaces a file of somebody else. A session is a process of its own: it
 //! outlives a restart and an upgrade of the daemon, so both can be done through the very session. A service runs once: a
 //! second process of it ends at once.
 
@@ -40,6 +41,7 @@ use crate::{
         init::{self, MANAGERS},
         plan::{self, InstallRequest, service_name, try_out},
         process, quote, state,
+        unit::Unit,
     },
 };
 
@@ -74,12 +76,17 @@ const VERIFY: [(&str, Verify); 4] = [
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "noports daemon install --as @kitchen --device pi --manager @alice",
-    example = "noports rendezvous install --as @my_rendezvous --host rv.example.org --dry-run",
-    example = "noports atserver install --listen 0.0.0.0 --host at.example.org --print",
+    example = "noports daemon install --as @kitchen --manager @alice --run-as pi --dry-run",
+    example = "noports rendezvous install --as @my_rendezvous --host rv.example.org",
+    example = "noports rendezvous install --as @my_rendezvous --run-as relay --dry-run",
+    example = "noports policy install --as @my_policy --rules /etc/noports/rules.yaml",
+    example = "noports atserver install --listen 0.0.0.0 --host at.example.org",
+    example = "noports atserver install --data /srv/at --run-as house --print",
     error_code(4, "it is installed and runs, but is not connected yet")
 )]
 pub(crate) struct Args {
-    /// user to run as (default: owner of the key file given, else the user who called sudo)
+    /// user to run as (default: owner of the file that --keys or --data names, else the user who called sudo; a
+    /// rendezvous and an atServer are root's only if this says so)
     #[argh(option, arg_name = "user")]
     run_as: Option<String>,
     /// systemd, systemd-user, openrc, procd, launchd, launchd-user or cron (default: what runs here)
@@ -88,7 +95,7 @@ pub(crate) struct Args {
     /// install one more service of this program, under this name
     #[argh(option, arg_name = "name")]
     instance: Option<String>,
-    /// write below this folder, as for a disk image, and start nothing
+    /// write below this folder, as for a disk image that will start it at boot, and start nothing
     #[argh(option, arg_name = "dir")]
     destdir: Option<PathBuf>,
     /// show what would be done
@@ -138,8 +145,10 @@ pub fn main(console: &Console, applet: &str, words: &[&str]) -> Option<ExitCode>
     Some(match *word {
         "install" => install_main(console.word(word), program, rest),
         "uninstall" => uninstall_main(console.word(word), program, rest),
-        // The atServer's own `status` asks the server itself.
-        "status" if applet != "atserver" => service::of_program(console.word(word), program, rest),
+        // With a folder, and where it is no service, the atServer's own `status` asks the server itself.
+        "status" if applet != "atserver" || service::is_known(program, rest) => {
+            service::of_program(console.word(word), program, rest)
+        }
         "verify" => {
             let (_, verify) = VERIFY.iter().find(|row| row.0 == applet)?;
             let words = [&program.serve[1..], rest].concat();
@@ -226,6 +235,9 @@ fn install(
     if args.print {
         return crate::sys::out::text(text).map_err(|why| Failure::plain(why.to_string()));
     }
+    if args.destdir.is_none() && !args.no_start {
+        manager.works_here(&service.unit.person)?;
+    }
     let change = file::compare(&service.unit.file, &text, args.force)?;
     let changed = change != FileChange::None;
     let outcome = |event| {
@@ -254,6 +266,9 @@ fn install(
     } else {
         progress.done(format!("{file} is up to date"));
     }
+    if args.destdir.is_some() && !args.no_start {
+        at_boot(manager, &service.unit, progress)?;
+    }
     let state = if args.destdir.is_none() && !args.no_start {
         Some(begin(manager, &service, changed, progress)?)
     } else {
@@ -264,15 +279,44 @@ fn install(
     Ok(())
 }
 
+/// Lets an image start it.
+fn at_boot(
+    manager: &'static dyn Manager,
+    unit: &Unit,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let Some(link) = manager.boot_link(unit) else {
+        // launchd starts what lies there.
+        if manager.word() == "cron" {
+            let file = manager.file(&unit.name, &unit.person);
+            progress.note(format!(
+                "to start it at boot, its crontab needs: @reboot /bin/sh {}",
+                quote::shell(&file.display().to_string())
+            ));
+        }
+        return Ok(());
+    };
+    file::link(&link, &manager.file(&unit.name, &unit.person))?;
+    progress.done(format!("linked {}: it starts at boot", link.display()));
+    Ok(())
+}
+
 /// Starts it and waits until it is connected.
 fn begin(
-    manager: &dyn Manager,
+    manager: &'static dyn Manager,
     service: &Service,
     changed: bool,
     progress: &mut Progress,
 ) -> Result<String, Failure> {
     let unit = &service.unit;
     let name = &unit.name;
+    let there = state::InstalledService {
+        unit: unit.clone(),
+        manager,
+    };
+    if let Some(what) = there.would_end().filter(|_| changed) {
+        progress.note(format!("{name} is started anew, which ends {what}"));
+    }
     manager.start(unit, changed)?;
     progress.done(format!("{name} is started, and will start at every boot"));
     if let Some(note) = manager.note(&unit.person) {
@@ -367,6 +411,7 @@ fn uninstall(
         }
         if args.destdir.is_some() {
             file::remove(&unit.file)?;
+            let _ = manager.boot_link(unit).map(std::fs::remove_file);
         } else {
             manager.remove(unit)?;
         }

@@ -10,7 +10,7 @@
 //! | keys and rights | [`activate`] [`at_activate`] [`enroll`] [`keys`] [`access`] [`trust`] | [`keystore`](crate::cli::keystore) |
 //! | hosting | [`atserver`] | |
 //! | this machine | [`install`] [`service`] | [`service`](crate::service) |
-//! | about itself | [`docs`] [`selftest`] [`demo`] | |
+//! | about itself | [`docs`] [`selftest`] [`verify`] [`demo`] | |
 //!
 //! [`cli`] is under all of them: flags, files of flags, the environment, classic words, failures, progress.
 
@@ -52,6 +52,7 @@ pub mod service;
 pub mod sessions;
 pub mod trust;
 pub mod tunnel;
+pub mod verify;
 
 /// Words of a program that can be a service of the machine.
 const OF_SERVICE: &[Word] = &[INSTALL, UNINSTALL, STATUS];
@@ -97,6 +98,7 @@ programs! {
     docs [] &[], "write manual pages and shell completions";
     bridge ["srv" "sshrv"] &[], "carry one session (client and daemon start it)";
     selftest [] &[], "";
+    verify [] &[], "";
 }
 
 /// What people call programs of ours by other names.
@@ -119,6 +121,9 @@ const ALSO: &[(&str, &str)] = &[
     ("install", "daemon install"),
     ("completion", "docs"),
     ("man", "docs man"),
+    ("otp", "enroll otp"),
+    ("backup", "atserver backup"),
+    ("serve", "atserver serve"),
 ];
 
 /// What a program does by itself, and people write as a word behind its name.
@@ -243,6 +248,9 @@ fn run(argv: &[OsString]) -> ExitCode {
         }
         Invocation::Version => {
             cli::print_out(concat!("noports ", env!("CARGO_PKG_VERSION")));
+            if matches!(argv.get(2), Some(&("--verbose" | "-v"))) {
+                cli::print_out(&origin());
+            }
             ExitCode::from(cli::exit::FINE)
         }
         Invocation::Unknown => {
@@ -252,6 +260,26 @@ fn run(argv: &[OsString]) -> ExitCode {
             console.finish(false, Err(unknown(named)))
         }
     }
+}
+
+/// What it was made of, as packaging/build-static.sh tells while it is compiled.
+fn origin() -> String {
+    let machine = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+    let features = [
+        ("inside", cfg!(feature = "inside")),
+        ("held", cfg!(feature = "held")),
+    ];
+    let features: Vec<_> = features
+        .iter()
+        .filter(|row| row.1)
+        .map(|row| row.0)
+        .collect();
+    format!(
+        "commit    {}\ntarget    {}\nfeatures  {}",
+        option_env!("NOPORTS_COMMIT").unwrap_or("unknown"),
+        option_env!("NOPORTS_TARGET").unwrap_or(&machine),
+        features.join(" "),
+    )
 }
 
 /// The words as text; the first that is none is named by its place.

@@ -16,8 +16,8 @@
 //!
 //! The daemon asks about everybody who is not its `--manager`, and may be stricter still: what is opened has to be in its
 //! `--permit-open`, too. It remembers an answer for 15 seconds. No answer within 10 seconds is a no. Whoever is denied is
-//! told why (exit code 8); without a policy strangers meet silence. A policy answers any daemon, but about that daemon's own
-//! devices only; `--daemon` lists those it answers at all.
+//! told why (exit code 8); without a policy strangers meet silence. A policy answers the daemons that its rules name, about
+//! their own devices only; or those of `--daemon`. It remembers their keys as a daemon remembers its managers'.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -28,11 +28,12 @@ use crate::{
     at::{
         client::{Network, PROOF},
         keyfile::AtKeys,
+        pins,
     },
     cli::{Console, Failure, HasOutput, exit, flags, separated},
     session::online,
     sys::{
-        self,
+        self, paths,
         sandbox::{self, Confinement},
         signal::{self, HangUps},
     },
@@ -91,7 +92,8 @@ flags! {
         /// read the rules from records on the policy's own atServer, as np_admin and npp write them
         #[argh(switch)]
         records: bool,
-        /// answer only these daemons; commas separate several (default: those that the rules name)
+        /// answer only these daemons, each with or without the fingerprint of its key (@kitchen#FINGERPRINT); commas separate
+        /// several (default: those that the rules name)
         #[argh(option, arg_name = "atsign")]
         daemon: Vec<String>,
         /// also notify the policy's own atSign of each decision, for np_admin
@@ -150,7 +152,13 @@ fn confined(console: &Console, args: &ServeRules) -> Result<Prepared, Failure> {
     let prepared = prepare(console, args)?;
     if !args.no_sandbox {
         let rules = args.rules.iter().flat_map(|file| sandbox::folders_to(file));
-        Confinement::of(&sandbox::POLICY).reads(rules).enter();
+        let memory = paths::memory();
+        // What is not there cannot be allowed. Where it cannot be made, that is said once keys are remembered.
+        let _ = memory.as_deref().map(paths::private_folder);
+        Confinement::of(&sandbox::POLICY)
+            .reads(rules)
+            .writes(memory)
+            .enter();
     }
     Ok(prepared)
 }
@@ -189,12 +197,13 @@ impl ServeRules {
                 return Err(Failure::misuse(why).hint("--rules policy.yaml"));
             }
         };
-        let daemons = separated(&self.daemon)
-            .map(str::parse)
-            .collect::<Result<_, _>>()?;
+        let named = pins::all_named(separated(&self.daemon));
+        let (daemons, pins) = named.map_err(Failure::misuse)?;
         Ok(PolicyOptions {
             source,
             daemons,
+            pins,
+            memory: paths::memory(),
             publish_log: self.publish_log,
             shared: self.shared,
             proof: self.proof,

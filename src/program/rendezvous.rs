@@ -44,10 +44,9 @@
 //! so. A request longer than 64 KiB is passed over.
 
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -69,7 +68,7 @@ use crate::{
     np::{
         Message, RENDEZVOUS_NAMESPACE,
         admit::Admission,
-        ids::{Nonce, SessionId},
+        ids::Nonce,
         ports::{self, Logins, Ports, PortsForm, RendezvousRequest},
     },
     pipe::join::HALF_CLOSED,
@@ -85,6 +84,7 @@ use budgets::{
 };
 use entrance::{EntryRule, JoinState, SessionPort, Signer};
 use meeting::PortPair;
+use reservations::{KnownSession, Reservations};
 
 mod address;
 mod budgets;
@@ -94,12 +94,7 @@ mod args;
 mod crowd;
 mod entrance;
 mod meeting;
-
-/// How long the id of a session that is over is remembered. Notifications live a minute.
-const REMEMBER_FOR: Duration = Duration::from_secs(90);
-/// Between two answers to the same request, and how many there are at most: who lost one asks again a few times.
-const ANSWER_AGAIN: Duration = Duration::from_secs(1);
-const MAX_ANSWERS: u32 = 8;
+mod reservations;
 
 /// How long a request waits for others to leave, and how often it is looked. Its client waits for twenty seconds.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
@@ -174,6 +169,7 @@ pub async fn serve(
         options: Arc::new(options),
         sessions: Arc::default(),
     };
+    rendezvous.budgets.tell_sessions();
     online::listen(inbox, |note| rendezvous.hear(note)).await
 }
 
@@ -182,43 +178,8 @@ pub async fn serve(
 struct Rendezvous {
     at: Client,
     options: Arc<RendezvousOptions>,
-    sessions: Arc<Mutex<HashMap<SessionId, Reservation>>>,
+    sessions: Arc<Mutex<Reservations>>,
     budgets: Budgets,
-}
-
-/// A session that has its ports, is about to, or had them.
-struct Reservation {
-    client: AtSign,
-    /// As long as it lasts.
-    answer: Option<Message>,
-    /// When it was sent last, and how often.
-    answered: Option<Instant>,
-    answers: u32,
-    /// Over since then. It is remembered a while, so that a request that comes twice opens no ports for nobody.
-    ended: Option<Instant>,
-}
-
-impl Reservation {
-    fn of(client: &AtSign) -> Self {
-        Self {
-            client: client.clone(),
-            answer: None,
-            answered: None,
-            answers: 0,
-            ended: None,
-        }
-    }
-
-    /// The answer, where it is time to send it again.
-    fn again(&mut self, now: Instant) -> Option<Message> {
-        let answer = self.answer.clone()?;
-        let is_soon = |last: Instant| now.saturating_duration_since(last) < ANSWER_AGAIN;
-        if self.answers >= MAX_ANSWERS || self.answered.is_some_and(is_soon) {
-            return None;
-        }
-        (self.answered, self.answers) = (Some(now), self.answers + 1);
-        Some(answer)
-    }
 }
 
 /// What a request meets.
@@ -315,10 +276,9 @@ impl Rendezvous {
                 self.refuse(&request, "no ports can be opened").await;
             }
         }
-        if let Some(known) = self.sessions().get_mut(&session) {
-            (known.ended, known.answer) = (Some(Instant::now()), None);
-        }
+        self.sessions().end(session, Instant::now());
         drop(holds);
+        self.budgets.tell_sessions();
     }
 
     /// Waits while others leave for it.
@@ -335,20 +295,12 @@ impl Rendezvous {
     }
 
     fn reserve(&self, request: &IncomingRequest) -> ReserveOutcome {
-        let mut sessions = self.sessions();
-        let remember = if sessions.len() < 2 * self.options.max_sessions {
-            REMEMBER_FOR
-        } else {
-            Duration::ZERO
-        };
-        sessions.retain(|_, session| session.ended.is_none_or(|when| when.elapsed() < remember));
         let (session, now) = (request.asked.session(), Instant::now());
-        if let Some(known) = sessions.get_mut(&session) {
-            return if known.client == request.client {
-                ReserveOutcome::Repeated(known.again(now))
-            } else {
-                ReserveOutcome::Refused("the session id is taken")
-            };
+        let (mut sessions, most) = (self.sessions(), 2 * self.options.max_sessions);
+        match sessions.known(session, &request.client, most, now) {
+            KnownSession::New => {}
+            KnownSession::Repeated(answer) => return ReserveOutcome::Repeated(answer),
+            KnownSession::Taken => return ReserveOutcome::Refused("the session id is taken"),
         }
         let place = self.budgets.session(&request.client, request.daemon(), now);
         let place = match place {
@@ -356,7 +308,7 @@ impl Rendezvous {
             Err(NoRoom::Full) => return ReserveOutcome::Refused(TOO_MANY),
             Err(NoRoom::NotYet) => return ReserveOutcome::NotYet,
         };
-        sessions.insert(session, Reservation::of(&request.client));
+        sessions.reserve(session, &request.client);
         ReserveOutcome::Reserved(Box::new(place))
     }
 
@@ -368,7 +320,7 @@ impl Rendezvous {
         }
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Reservation>> {
+    fn sessions(&self) -> MutexGuard<'_, Reservations> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -411,9 +363,7 @@ impl Rendezvous {
             },
         };
         let answer = request.answer(ports::answer_entity(session), self.text(&granted));
-        if let Some(known) = self.sessions().get_mut(&session) {
-            (known.answer, known.answered) = (Some(answer.clone()), Some(Instant::now()));
-        }
+        self.sessions().answered(session, &answer, Instant::now());
         if has_lines {
             request.log(&granted);
         }

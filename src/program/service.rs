@@ -1,6 +1,11 @@
-//! `noports service` and `noports daemon status`: which services are here, how they are, and a new start.
+//! `noports service` and `noports daemon status`: which services are here, how they are, a new start, and the end of all.
+//!
+//! A restart leaves alone what carries sessions: those of a rendezvous go through its process, those of a daemon do not.
+//! Packages say `restart --after-upgrade` and `uninstall`; as root these reach the services that people have of their own,
+//! each as that person, and say what they could not reach.
 
 use std::{
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -11,9 +16,10 @@ use miniserde::json;
 use crate::{
     cli::{Console, Failure, Outcome, exit, print_err},
     service::{
-        Program,
-        state::{self, chosen},
+        Program, others, process,
+        state::{self, InstalledService, chosen},
     },
+    sys::supervisor::STATE_FILE,
     text::json::array,
 };
 
@@ -24,7 +30,7 @@ use crate::{
     example = "{command_name} restart",
     example = "{command_name} restart daemon",
     note = "To make a service: noports daemon install, noports rendezvous install and so on.",
-    error_code(1, "a service does not run, or there is none"),
+    error_code(1, "a service does not run, or was not restarted, or there is none"),
     error_code(4, "all services run, but one of them is not connected")
 )]
 pub(crate) struct Args {
@@ -37,6 +43,7 @@ pub(crate) struct Args {
 enum Subcommand {
     Status(Status),
     Restart(Restart),
+    Uninstall(Uninstall),
 }
 
 /// Show whether the services run and are connected.
@@ -56,18 +63,35 @@ struct Status {
     json: bool,
 }
 
-/// Restart the services, for instance after an upgrade. Sessions of a daemon go on.
+/// Restart the services, for instance after an upgrade. Sessions of a daemon go on; a rendezvous that carries sessions is
+/// left as it is.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "restart",
     example = "{command_name}",
-    example = "{command_name} daemon rendezvous"
+    example = "{command_name} daemon rendezvous",
+    example = "{command_name} rendezvous --force"
 )]
 struct Restart {
     /// only services of these programs (default: all)
     #[argh(positional)]
     program: Vec<String>,
+    /// restart also what carries sessions, which ends them
+    #[argh(switch)]
+    force: bool,
+    /// for packages: only what runs; and, as root, what people run of their own
+    #[argh(switch)]
+    after_upgrade: bool,
+    /// print results as JSON lines on stdout
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Stop and remove all services that start this executable; as root, people's own as well. Keys and data stay.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(subcommand, name = "uninstall", example = "{command_name}")]
+struct Uninstall {
     /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
@@ -92,6 +116,7 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     console.act(words, |console, args: Args| match args.what {
         Subcommand::Status(args) => show(console, &args.program, args.json),
         Subcommand::Restart(args) => console.finish(args.json, restart(console, &args)),
+        Subcommand::Uninstall(args) => console.finish(args.json, uninstall(console, args.json)),
     })
 }
 
@@ -102,23 +127,140 @@ pub fn of_program(console: Console, program: &Program, words: &[&str]) -> ExitCo
     })
 }
 
+/// Whether `status` of this program is the service's: nothing more is asked, and there is one.
+pub fn is_known(program: &Program, words: &[&str]) -> bool {
+    let asks_more = words.iter().any(|word| word.starts_with("--data"));
+    let names = [program.name.to_owned()];
+    !asks_more && (state_here().is_some() || chosen(&names).is_ok())
+}
+
+/// Where a program tells how it is that an engine of containers started, say.
+fn state_here() -> Option<PathBuf> {
+    let named = std::env::var_os(STATE_FILE).filter(|value| !value.is_empty());
+    named.map(PathBuf::from)
+}
+
 fn restart(console: &Console, args: &Restart) -> Result<(), Failure> {
-    let found = chosen(&args.program)?;
+    let found = if args.after_upgrade {
+        let mut found = own_services(&others::own_file()?);
+        found.retain(|found| process::running(&found.manager.state(&found.unit)).is_some());
+        found
+    } else {
+        let mut found = chosen(&args.program)?;
+        // Somebody who has services of their own means those.
+        if found.iter().any(is_in_reach) {
+            found.retain(is_in_reach);
+        }
+        found
+    };
+    let (mut done, mut left, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for service in &found {
-        service.manager.restart(&service.unit)?;
-        print_err(&format!("{} is restarted", service.unit.name));
+        let name = &service.unit.name;
+        let restarted = match service.would_end().filter(|_| !args.force) {
+            Some(what) => {
+                left.extend(process::running(&service.manager.state(&service.unit)));
+                Err(left_alone(name, &what))
+            }
+            None => service.manager.restart(&service.unit),
+        };
+        match restarted {
+            Ok(()) => {
+                print_err(&format!("{name} is restarted"));
+                done.push(name.as_str());
+            }
+            Err(failure) => problems.push(failure),
+        }
     }
-    let names = array(found.iter().map(|found| found.unit.name.as_str()));
-    console.tell(args.json, Outcome::new("restarted").raw("services", names));
-    Ok(())
+    if args.after_upgrade && rustix::process::geteuid().is_root() {
+        let others = others::act(&["service", "restart", "--after-upgrade"], print_err);
+        for old in others::running(&others::own_file()?, true) {
+            let (program, who, pid) = (old.program, old.who, old.pid);
+            if left.iter().all(|told| told.pid != pid) {
+                print_err(&format!(
+                    "the {program} of {who}, process {pid}, still runs the version before"
+                ));
+            }
+        }
+        problems.extend(others.err());
+    }
+    let outcome = Outcome::new("restarted").raw("services", array(done));
+    console.tell(args.json, outcome);
+    told(problems)
+}
+
+/// Whether whoever asks may start and stop it.
+fn is_in_reach(service: &InstalledService) -> bool {
+    rustix::process::geteuid().is_root() || !service.manager.is_for_the_machine()
+}
+
+/// The services in reach that start this file.
+fn own_services(file: &Path) -> Vec<InstalledService> {
+    let mut found = state::installed(None);
+    found.retain(|found| found.starts(file) && is_in_reach(found));
+    found
+}
+
+fn left_alone(name: &str, what: &str) -> Failure {
+    let program = name.trim_start_matches("noports-");
+    let program = program.split('-').next().unwrap_or(program);
+    let text = format!("{name} goes on as it is: a restart would end {what}");
+    Failure::plain(text).hint(format!(
+        "once they are over, or to end them now: noports service restart {program} --force"
+    ))
+}
+
+/// The last problem ends the program; those before it are said at once.
+fn told(mut problems: Vec<Failure>) -> Result<(), Failure> {
+    let last = problems.pop();
+    for Failure { message, hint, .. } in problems {
+        print_err(&message);
+        if let Some(hint) = hint {
+            print_err(&format!("  hint: {hint}"));
+        }
+    }
+    last.map_or(Ok(()), Err)
+}
+
+fn uninstall(console: &Console, json: bool) -> Result<(), Failure> {
+    let own = others::own_file()?;
+    let found = own_services(&own);
+    let mut problems = Vec::new();
+    for service in &found {
+        let (name, file) = (&service.unit.name, service.unit.file.display());
+        let what = service.would_end();
+        let ended = what.map_or(String::new(), |what| format!(", which ended {what}"));
+        match service.manager.remove(&service.unit) {
+            Ok(()) => print_err(&format!("{name} is stopped{ended}, {file} removed")),
+            Err(failure) => problems.push(failure),
+        }
+    }
+    if rustix::process::geteuid().is_root() {
+        let others = others::act(&["service", "uninstall"], print_err);
+        for left in others::running(&own, false) {
+            let (program, who, pid) = (left.program, left.who, left.pid);
+            print_err(&format!(
+                "the {program} of {who}, process {pid}, is no service and still runs: kill {pid}"
+            ));
+        }
+        problems.extend(others.err());
+    }
+    let outcome = Outcome::new("uninstalled").raw("removed", found.len());
+    console.tell(json, outcome);
+    told(problems)
 }
 
 fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {
-    let found = match chosen(programs) {
-        Ok(found) => found,
-        Err(failure) => return console.finish(json, Err(failure)),
+    let named: Vec<_> = programs
+        .iter()
+        .filter_map(|word| Program::named(word))
+        .collect();
+    let rows = match (state_here(), &named[..]) {
+        (Some(state), [program]) => vec![state::ServiceStatus::of_state(program, &state)],
+        _ => match chosen(programs) {
+            Ok(found) => found.iter().map(state::ServiceStatus::of).collect(),
+            Err(failure) => return console.finish(json, Err(failure)),
+        },
     };
-    let rows: Vec<_> = found.iter().map(state::ServiceStatus::of).collect();
     let now = now();
     let texts: Vec<_> = rows.iter().map(|row| as_text(row, now)).collect();
     let outcome = Outcome::new("services")
@@ -160,6 +302,9 @@ fn as_text(row: &state::ServiceStatus, now: u64) -> String {
             "connected" => format!("  connected   for {since}, {}\n", row.text),
             _ => format!("  connected   no, for {since}: {}\n", row.text),
         };
+        if let Some(sessions) = row.sessions {
+            text += &format!("  sessions    {sessions}\n");
+        }
     }
     text + &format!("  log         {}", row.log)
 }
@@ -194,6 +339,7 @@ mod tests {
             state: state.into(),
             text: text.into(),
             since: Some(3700),
+            sessions: None,
             log: "journalctl -u noports-daemon".into(),
         };
         let told = as_text(&row(true, "connected", "as @device"), 7400);

@@ -11,11 +11,19 @@
 //! Each `--forward [BIND:]PORT:HOST:PORT` is one session for as many connections as come (`0` is any free local port); the
 //! daemon must list the target in `--permit-open`, such as `localhost:22,localhost:80,nas:*`. The program ends with its last
 //! session, unless `--keep-alive` is given; then a failure of the network, too, only means that the next connection opens
-//! another session. `--print` leaves the port open in the background and prints its number.
+//! another session. `--stdio nas:22` opens no port here: the one connection is on stdin and stdout, so that
+//!
+//! ```text
+//! Host nas
+//!     ProxyCommand noports tunnel --to pi@my_device --via @my_rendezvous --stdio %h:%p
+//! ```
+//!
+//! in `~/.ssh/config` makes `ssh nas` one hop to what is behind the device. `--print` leaves the port open in the background and prints its number.
 //!
 //! A new connection that cannot get to the rendezvous, in a hole of the network or for want of descriptors, costs no other:
 //! it is tried again for 25 seconds, without descriptors not at all, and then reset. A session that the other end closes
-//! before its time is an error (9). `localhost` and every name that ends in `.localhost` is the device itself, whatever its
+//! before its time is an error (9). A target that cannot be had is told with the reason; where nothing else has come of a
+//! session, it ends with 12. `localhost` and every name that ends in `.localhost` is the device itself, whatever its
 //! `/etc/hosts` and name servers say, at `127.0.0.1` or else `::1`.
 
 use std::{
@@ -38,10 +46,10 @@ use crate::{
     cli::{self, Console, Failure, Progress, exit, flags},
     net::backoff::Backoff,
     np::request::tunnel::LONGEST,
-    pipe::{cipher::SessionKeys, join::reset},
+    pipe::join::reset,
     session::{
         ask::{self, MOST_PATIENCE, OpenSession, PATIENCE, Want, Whom, broken},
-        bridge::{self, Questions, Visitors},
+        bridge::{self, Live, Questions, TargetFailure, Visitors},
         launch::{self, Lasting, LocalAddress, Order},
     },
     sys,
@@ -49,6 +57,7 @@ use crate::{
         duration::{in_words, seconds},
         endpoint::Endpoint,
         json::Object,
+        terminal::harmless,
     },
 };
 
@@ -56,6 +65,7 @@ pub use forward::{BadForward, Forward};
 use talk::{IDLE, talk};
 
 mod forward;
+mod stdio;
 mod talk;
 
 /// How long a session may stand without a connection with --keep-alive, where somebody expects the port to answer at once.
@@ -77,7 +87,8 @@ flags! {
     #[argh(
         example = "{command_name} --to @kitchen --device pi --via @rv_eu --forward 8080:nas:80",
         example = "{command_name} --to @kitchen --via @rv_eu --forward 0:nas:443 --print",
-        example = "{command_name} --to @kitchen --via @rv_eu --forward 5432:db:5432 --keep-alive"
+        example = "{command_name} --to @kitchen --via @rv_eu --forward 5432:db:5432 --keep-alive",
+        example = "{command_name} --to @kitchen --via @rv_eu --stdio nas:22"
     )]
     pub(crate) struct Args {
         peer,
@@ -85,6 +96,9 @@ flags! {
         /// address:port:host:port listens on another address than 127.0.0.1
         #[argh(option, arg_name = "port:host:port")]
         forward: Vec<String>,
+        /// carry one connection to this target on stdin and stdout, for ssh's ProxyCommand; open no port
+        #[argh(option, arg_name = "host:port")]
+        stdio: Option<String>,
         /// let other users of this machine use the local port, too; else it is for programs of yours (and of root)
         #[argh(switch)]
         shared: bool,
@@ -139,7 +153,11 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let mut whom = Whom::parse(&args.to, device, via, args.timeout)?;
     // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
     whom.terms = whom.terms.without(args.no_encrypt, false, false);
-    let forwards = forwards(&args.forward)?;
+    let stdio = args.stdio_target()?;
+    let forwards = match stdio {
+        Some(_) => Vec::new(),
+        None => forwards(&args.forward)?,
+    };
     if args.keep_alive && args.print {
         let kept = console.again(&["--keep-alive"]);
         let failure = Failure::misuse("--keep-alive and --print exclude each other");
@@ -159,11 +177,15 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         idle,
         json: args.json,
         console: console.clone(),
-        quiet: args.quiet,
+        // A ProxyCommand's stderr is the screen of somebody waiting for a shell: silence unless asked.
+        quiet: args.quiet || (stdio.is_some() && args.verbose == 0),
         shared: args.shared,
         keep: args.keep_alive,
-        alone: forwards.len() == 1,
+        alone: forwards.len() <= 1,
     };
+    if let Some(target) = stdio {
+        return tunnel.on_stdio(&target, args.quiet).await;
+    }
     if args.print {
         // A port that is taken is told before anybody is asked for a session.
         for forward in &forwards {
@@ -264,7 +286,7 @@ impl Tunnel {
             self.say(&mut progress, format!("listening on {port}"));
             progress.classic(port.classic());
         };
-        self.carry(visitors, opened, ready).await?;
+        self.carry(&port.target, visitors, opened, ready).await?;
         self.tell("ended", port);
         progress.classic("Session ended");
         self.say(
@@ -327,7 +349,9 @@ impl Tunnel {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         let outcome = self
-            .carry(visitors, opened, || self.tell("open", port))
+            .carry(&port.target, visitors, opened, || {
+                self.tell("open", port);
+            })
             .await;
         self.tell("ended", port);
         outcome?;
@@ -356,7 +380,7 @@ impl Tunnel {
             far: &opened.ready.far,
             many: Some(Lasting {
                 idle: self.idle,
-                talk: talk(&opened.daemon),
+                talk: talk(&opened.daemon, opened.ready.far.keys.as_ref()),
             }),
             about: None,
             nearness: None,
@@ -414,19 +438,25 @@ impl Tunnel {
     /// Carries whoever comes, until the session ends.
     async fn carry(
         &self,
+        target: &Endpoint,
         visitors: &mut Visitors,
         opened: OpenSession,
         ready: impl FnOnce(),
     ) -> Result<(), Failure> {
-        let mut many = talk(&opened.daemon);
-        let keys = opened.ready.far.keys.as_ref();
-        let safe = keys.is_none_or(SessionKeys::are_twin);
-        many.questions = many.questions.filter(|_| safe).map(|questions| Questions {
+        let mut many = talk(&opened.daemon, opened.ready.far.keys.as_ref());
+        many.questions = many.questions.map(|questions| Questions {
             moves_on: self.keep,
             ..questions
         });
-        let carried = bridge::run_for(visitors, opened.ready.far, many, self.idle, ready).await;
-        carried.map(drop).map_err(|why| broken(&why))
+        let tell = if self.json { tell_json } else { tell_failure };
+        let live = Arc::new(Live::of_tunnel(target.to_string(), tell));
+        let (far, idle) = (opened.ready.far, self.idle);
+        let carried = bridge::run_for(visitors, far, many, idle, live.clone(), ready).await;
+        carried.map_err(|why| broken(&why))?;
+        match live.only_failed() {
+            Some(why) => Err(no_service(target, &why)),
+            None => Ok(()),
+        }
     }
 
     fn progress(&self) -> Progress {
@@ -475,10 +505,48 @@ impl std::fmt::Display for OpenPort {
     }
 }
 
-/// Whether trying again is useless.
+/// A target that fails, for a person. It is said even with -q.
+fn tell_failure(failure: &TargetFailure) {
+    let TargetFailure {
+        service,
+        times,
+        why,
+    } = failure;
+    let times = match times {
+        1 => String::new(),
+        more => format!(" {more} times"),
+    };
+    cli::print_err(&harmless(&format!(
+        "{service} failed{times} at the device: {why}"
+    )));
+}
+
+/// The same for a script, too.
+fn tell_json(failure: &TargetFailure) {
+    tell_failure(failure);
+    let line = Object::event("target_failed")
+        .text("target", &failure.service)
+        .raw("times", failure.times)
+        .text("error", &failure.why)
+        .raw("code", exit::SERVICE);
+    cli::print_out(&line.end());
+}
+
+/// Nothing has come from there in a whole session.
+fn no_service(target: &Endpoint, why: &str) -> Failure {
+    let hint = if why.starts_with("cannot resolve") {
+        "check the name: it is the device that looks it up"
+    } else {
+        "check that it runs there, on that port"
+    };
+    let why = format!("the device cannot reach {target}: {why}");
+    Failure::new(exit::SERVICE, why).hint(hint)
+}
+
+/// Whether trying again is useless. A certificate may be that of a portal, or the clock wrong.
 fn is_final(failure: &Failure) -> bool {
     matches!(
         failure.code,
-        exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN | exit::TLS
+        exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN
     )
 }

@@ -175,7 +175,7 @@ pub async fn ask(data: &Path, request: &AdminRequest) -> Result<Option<AdminAnsw
 }
 
 #[derive(Serialize, Deserialize)]
-struct RequestLine {
+struct ControlRequest {
     #[serde(rename = "do")]
     verb: String,
     atsign: Option<String>,
@@ -197,7 +197,7 @@ impl AdminRequest {
             Self::Quota(_, bytes) => Some(*bytes),
             _ => None,
         };
-        json::to_string(&RequestLine {
+        json::to_string(&ControlRequest {
             verb: verb.to_owned(),
             atsign: atsign.map(AtSign::to_string),
             file: file.map(|file| file.display().to_string()),
@@ -206,7 +206,7 @@ impl AdminRequest {
     }
 
     fn parse(line: &str) -> Option<Self> {
-        let line: RequestLine = json::from_str(line).ok()?;
+        let line: ControlRequest = json::from_str(line).ok()?;
         let who = || line.atsign.as_ref()?.parse().ok();
         match line.verb.as_str() {
             "add" => Some(Self::Add(who()?)),
@@ -225,7 +225,7 @@ impl AdminRequest {
 
 /// Exactly one of the first five is there; none means "done".
 #[derive(Default, Serialize, Deserialize)]
-struct AnswerLine {
+struct ControlAnswer {
     secret: Option<String>,
     list: Option<Vec<Hosted>>,
     status: Option<ServerStatus>,
@@ -236,7 +236,7 @@ struct AnswerLine {
 
 impl AdminAnswer {
     fn print(&self) -> String {
-        let mut line = <AnswerLine as Default>::default();
+        let mut line = <ControlAnswer as Default>::default();
         match self {
             Self::Secret(secret) => line.secret = Some(secret.reveal().clone()),
             Self::List(rows) => line.list = Some(rows.clone()),
@@ -252,25 +252,25 @@ impl AdminAnswer {
     }
 
     fn parse(line: &str) -> Option<Self> {
-        let line: AnswerLine = json::from_str(line).ok()?;
+        let line: ControlAnswer = json::from_str(line).ok()?;
         Some(match line {
-            AnswerLine {
+            ControlAnswer {
                 error: Some(error),
                 hint,
                 ..
             } => Self::Refused { error, hint },
-            AnswerLine {
+            ControlAnswer {
                 secret: Some(secret),
                 ..
             } => Self::Secret(Secret::new(secret)),
-            AnswerLine {
+            ControlAnswer {
                 list: Some(rows), ..
             } => Self::List(rows),
-            AnswerLine {
+            ControlAnswer {
                 status: Some(status),
                 ..
             } => Self::Status(status),
-            AnswerLine {
+            ControlAnswer {
                 backup: Some(backup),
                 ..
             } => Self::Backup(backup),

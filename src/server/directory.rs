@@ -15,6 +15,8 @@
 
 use std::{collections::VecDeque, mem, time::Duration};
 
+use crate::text::endpoint::Endpoint;
+
 /// Longest line, in bytes, its end not counted. No atSign comes near it.
 pub const MAX_LINE: usize = 255;
 /// How long the second and third unknown name are made to wait.
@@ -108,11 +110,11 @@ impl Enquiry {
     }
 
     /// The answer to the oldest look-up: where the atServer is, or that there is none.
-    /// The host must be a name or an IPv4 address: clients cut at the first `:`.
-    pub fn answer(&mut self, found: Option<(&str, u16)>) -> DirectoryReply {
+    /// Older clients cut at the first `:`, so for them the host must be a name or an IPv4 address.
+    pub fn answer(&mut self, found: Option<&Endpoint>) -> DirectoryReply {
         let blank = self.asked.pop_front().unwrap_or(false);
         match found {
-            Some((host, port)) if !blank => DirectoryReply::now(format!("{host}:{port}\r\n@")),
+            Some(at) if !blank => DirectoryReply::now(format!("{at}\r\n@")),
             _ if blank => DirectoryReply::now("null\r\n@"),
             _ => self.miss(),
         }
@@ -199,8 +201,15 @@ mod tests {
     fn found_is_one_write_with_its_prompt() {
         let mut enquiry = Enquiry::new();
         enquiry.push(b"alice\n");
-        let answer = enquiry.answer(Some(("host.example", 25001)));
+        let answer = enquiry.answer(Some(&at("host.example:25001")));
         assert_eq!(answer, DirectoryReply::now("host.example:25001\r\n@"));
+        enquiry.push(b"alice\n");
+        let answer = enquiry.answer(Some(&at("[::1]:25001")));
+        assert_eq!(answer, DirectoryReply::now("[::1]:25001\r\n@"));
+    }
+
+    fn at(text: &str) -> Endpoint {
+        text.parse().unwrap()
     }
 
     #[test]
@@ -241,7 +250,10 @@ mod tests {
         let mut enquiry = Enquiry::new();
         enquiry.push(b"no\nalice\nno\n");
         assert_eq!(enquiry.answer(None).delay, Duration::ZERO);
-        assert_eq!(enquiry.answer(Some(("h", 1))).bytes, b"h:1\r\n@".as_slice());
+        assert_eq!(
+            enquiry.answer(Some(&at("h:1"))).bytes,
+            b"h:1\r\n@".as_slice()
+        );
         assert_eq!(enquiry.answer(None).delay, MISS_DELAY);
     }
 
@@ -253,8 +265,8 @@ mod tests {
             for step in enquiry.push(piece) {
                 match step {
                     DirectoryRequest::Lookup(name) => {
-                        let found = name.starts_with('a').then_some(("host", 25000));
-                        told.push(enquiry.answer(found));
+                        let found = name.starts_with('a').then(|| at("host:25000"));
+                        told.push(enquiry.answer(found.as_ref()));
                     }
                     DirectoryRequest::Close => told.push(DirectoryReply {
                         close: true,

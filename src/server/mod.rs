@@ -25,6 +25,7 @@
 //! | directory_connections | 1024 | network 64, range 256, not shaken hands 32 and 256 | 0 | the biggest network's oldest | |
 //! | login_checks | 64 | network 4 | 0 | the next one waits | |
 //! | lookups | 4 | network 2 | 0 | the next one waits; owners need no place | |
+//! | writes | 256 | atSign or network 16 | 0 | the next one waits, one of each atSign before the next of each | |
 //! | bytes_in_work | 256 MiB | network 12 MiB, range 24 MiB, strangers of one atSign 24 MiB, visiting atSign 12 MiB, owner 96 MiB, owners 208 MiB | 208 MiB | the biggest network's oldest stranger, then the biggest owner's oldest | |
 //! | outgoing | 200 | atSign 64, its deliveries 32, host 64, deliveries there 32 | 50 | connections that are idle; the next one is refused | `--root` |
 //! | proofs | 32 | caller 2, network 8 | 0 | the next one waits | `--root` |

@@ -57,7 +57,7 @@ use super::{
 const PROOF_LIFE: u64 = 60_000;
 
 /// Why a connection is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Wish {
     /// The owner asks for something, and waits.
     Owners,
@@ -74,8 +74,8 @@ pub struct PeerServers {
     open: Arc<Outbound>,
     idle: Pool<PeerConnection>,
     proofs: Proofs,
-    /// Of whose deliveries that failed the log has told.
-    told: Mutex<Recent<AtSign>>,
+    /// Of whose deliveries and questions that failed the log has told.
+    told: Mutex<Recent<(AtSign, Wish)>>,
 }
 
 impl PeerServers {
@@ -166,7 +166,7 @@ impl PeerServers {
             Err(PeerError::Refused(fault)) => Fetched::Fault(fault),
             Err(PeerError::Directory(AtError::Unknown { .. })) => Fetched::Unknown,
             Err(why) => {
-                log::info!("peer={} fetch={why}", errand.of);
+                self.log_failure(&me.who, &errand.of, Wish::Owners, &why);
                 Fetched::Unreachable
             }
         }
@@ -193,16 +193,16 @@ impl PeerServers {
             Ok((link, born)) => self.idle.keep(&me.who, to, link, born, Instant::now()),
             Err(why) => {
                 known = !matches!(why, PeerError::Directory(AtError::Unknown { .. }));
-                self.log_failure(&me.who, to, &why);
+                self.log_failure(&me.who, to, Wish::Delivery, &why);
             }
         }
         (sent, known)
     }
 
-    /// Once a minute for each sender.
-    fn log_failure(&self, me: &AtSign, to: &AtSign, why: &PeerError) {
+    /// Once a minute for each of ours: for what it sends, and for what it asks.
+    fn log_failure(&self, me: &AtSign, to: &AtSign, wish: Wish, why: &PeerError) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_new(me, Instant::now()) {
+        if told.is_new(&(me.clone(), wish), Instant::now()) {
             log::info!("from={me} peer={to} reason=\"{why}\" quiet=60s");
         }
     }

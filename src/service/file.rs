@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
 };
 
@@ -115,6 +115,23 @@ pub fn folder_for(path: &Path, person: &Person) -> Result<(), Failure> {
 
 fn cannot_make(path: &Path, why: &io::Error) -> Failure {
     Failure::plain(format!("cannot make {}: {why}", path.display()))
+}
+
+/// Makes a link, and the folders above it.
+///
+/// # Errors
+/// With the path.
+pub fn link(link: &Path, to: &Path) -> Result<(), Failure> {
+    folder(link.parent().unwrap_or(Path::new("/")))?;
+    let _ = fs::remove_file(link);
+    symlink(to, link).map_err(|why| cannot_make(link, &why))
+}
+
+/// What the kernel calls the file of a running program that is there no more.
+pub(super) fn removed(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(" (deleted)");
+    name.into()
 }
 
 /// A path below another one.

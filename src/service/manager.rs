@@ -1,6 +1,6 @@
 //! What every service manager can do; what most do in the same way stands here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     command::{ManagerCommand, run},
@@ -42,6 +42,36 @@ pub trait Manager: Sync {
 
     /// Whether it runs on this machine, for the person of this number. `exists` looks at files.
     fn is_here(&self, uid: u32, exists: &dyn Fn(&str) -> bool) -> bool;
+
+    /// Whether it can start a service here and now.
+    ///
+    /// # Errors
+    /// When not, with what helps.
+    fn works_here(&self, person: &Person) -> Result<(), Failure> {
+        if self.is_here(person.uid, &|path| Path::new(path).exists()) {
+            return Ok(());
+        }
+        let text = format!(
+            "{} does not start services here; nothing was written",
+            self.word()
+        );
+        let image = "for an image: --destdir DIR; for the file alone: --no-start";
+        Err(
+            Failure::plain(text).hint(if self.is_for_the_machine() || person.uid == 0 {
+                image.to_owned()
+            } else {
+                let who = &person.name;
+                format!(
+                    "log in as {who} (not by su), or let root install it: --run-as {who}; {image}"
+                )
+            }),
+        )
+    }
+
+    /// The link that starts it at boot, for an image where no command can make it.
+    fn boot_link(&self, _unit: &Unit) -> Option<PathBuf> {
+        None
+    }
 
     /// Where the file of a service of this name belongs.
     fn file(&self, name: &str, person: &Person) -> PathBuf;

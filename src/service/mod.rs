@@ -14,6 +14,7 @@
 //! | [`plan`] | from words to a service: whom it runs as, where it writes, whether it would start |
 //! | [`mod@file`] | a file that we did not write is never replaced unasked |
 //! | [`state`] | what is here, and how it is |
+//! | [`others`] | the same for people's own services, as root |
 //! | [`process`] | whether the process that told something is still that process; how it is ended |
 //! | [`mod@command`], [`quote`] | commands, and words as shells read them |
 //!
@@ -27,6 +28,7 @@ pub mod command;
 pub mod file;
 pub mod init;
 pub mod manager;
+pub mod others;
 pub mod plan;
 pub mod process;
 pub mod programs;

@@ -2,14 +2,14 @@
 //! would start like that.
 
 use std::{
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use super::{
     file::below,
     manager::Manager,
+    others,
     programs::Program,
     quote,
     unit::{Service, Unit},
@@ -80,8 +80,7 @@ pub fn service(request: &InstallRequest) -> Result<Service, Failure> {
             writes.push(person.home.join(".sshnp"));
         }
     }
-    let executable = std::env::current_exe()
-        .map_err(|why| Failure::plain(format!("cannot find this program's own file: {why}")))?;
+    let executable = others::own_file()?;
     let environment = environment(|name| std::env::var(name).ok());
     let serve = program.serve.iter().map(|word| (*word).to_owned());
     let name = service_name(program, request.instance)?;
@@ -184,7 +183,16 @@ fn value_of<'a>(words: &'a [String], flag: &str) -> Option<&'a str> {
     words.get(at + 1).map(String::as_str)
 }
 
-/// Whom the service runs as: a daemon's clients log in as that user.
+/// Whom root's services for strangers run as, where there is this account and nobody else was named.
+const ACCOUNT: &str = "noports";
+
+fn as_root(program: &Program) -> Failure {
+    Failure::misuse(format!("noports {} would run as root", program.name)).hint(format!(
+        "--run-as USER names another one; or make an account that is taken by itself: useradd --system --create-home {ACCOUNT}"
+    ))
+}
+
+/// Whom the service runs as: a daemon's clients log in as that user. Who listens to strangers is root only if told so.
 fn person(
     program: &Program,
     flag: Option<&str>,
@@ -210,7 +218,14 @@ fn person(
             let caller = std::env::var("SUDO_USER")
                 .ok()
                 .and_then(|name| user::by_name(&name));
-            owner.or(caller).unwrap_or_else(|| me.clone())
+            if program.many {
+                let own = user::by_name(ACCOUNT);
+                let fitting = [owner, caller, own].into_iter().flatten();
+                let not_root = fitting.into_iter().find(|person| person.uid != 0);
+                not_root.ok_or_else(|| as_root(program))?
+            } else {
+                owner.or(caller).unwrap_or_else(|| me.clone())
+            }
         }
     };
     if !manager.is_for_the_machine() && person.uid != me.uid {
@@ -285,26 +300,17 @@ pub(super) fn data_in_file(words: &[String], person: &Person) -> Option<PathBuf>
 /// The program's own.
 pub fn try_out(service: &Service) -> Result<(), Failure> {
     let person = &service.unit.person;
-    let mut command = Command::new(&service.executable);
+    let mut command = person.command(&service.executable);
     let skip = service.program.serve.len();
     command
         .args([service.program.name, "verify"])
         .args(&service.words[skip..])
-        .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("HOME", &person.home)
-        .env("USER", &person.name)
         .envs(
             service
                 .environment
                 .iter()
                 .map(|(name, value)| (*name, value)),
-        )
-        .current_dir("/")
-        .stdin(Stdio::null());
-    if rustix::process::geteuid().is_root() && person.uid != 0 {
-        command.uid(person.uid).gid(person.gid);
-    }
+        );
     let who = &person.name;
     let done = command.output().map_err(|why| {
         let file = service.executable.display();

@@ -17,6 +17,7 @@ use crate::{
     cli::Failure,
     sys::{
         file::{NamedFile, SMALL},
+        supervisor::StateReport,
         user::{self, Person},
     },
 };
@@ -44,7 +45,7 @@ pub fn installed(destdir: Option<&Path>) -> Vec<InstalledService> {
 }
 
 /// Those of one service manager.
-fn installed_for(
+pub(super) fn installed_for(
     manager: &'static dyn Manager,
     destdir: Option<&Path>,
     me: &Person,
@@ -62,12 +63,35 @@ fn installed_for(
             person: me.clone(),
             file: entry.path(),
         };
-        let file = NamedFile::open(&unit.file);
-        let bytes = file.and_then(|file| file.bytes(SMALL)).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = text_of(&unit.file);
         (manager.is_its_own(&text) && is_ours(&text)).then_some(InstalledService { unit, manager })
     });
     ours.collect()
+}
+
+fn text_of(file: &Path) -> String {
+    let bytes = NamedFile::open(file).and_then(|file| file.bytes(SMALL));
+    String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+}
+
+impl InstalledService {
+    /// Whether it starts this file.
+    pub fn starts(&self, executable: &Path) -> bool {
+        text_of(&self.unit.file).contains(&path(executable))
+    }
+
+    /// What the end of its process would end, in words: a session of a rendezvous goes through that.
+    pub fn would_end(&self) -> Option<String> {
+        let told = running(&self.manager.state(&self.unit))?;
+        let rest = self.unit.name.trim_start_matches("noports-");
+        match told.sessions {
+            Some(0) => None,
+            Some(1) => Some("its session".to_owned()),
+            Some(many) => Some(format!("its {many} sessions")),
+            // A version before this one did not say.
+            None => is_of(rest, Program::named("rendezvous")?).then(|| "its sessions".to_owned()),
+        }
+    }
 }
 
 /// `noports-daemon-b` from that, or from macOS' `org.noports.daemon-b`, if it is one of our programs.
@@ -131,6 +155,8 @@ pub struct ServiceStatus {
     pub state: String,
     pub text: String,
     pub since: Option<u64>,
+    /// Sessions that would end with it.
+    pub sessions: Option<u64>,
     pub log: String,
 }
 
@@ -138,21 +164,47 @@ impl ServiceStatus {
     /// Asks for it.
     pub fn of(service: &InstalledService) -> Self {
         let InstalledService { unit, manager } = service;
-        let running = running(&manager.state(unit));
-        let known = running.as_ref();
+        let told = running(&manager.state(unit));
+        let watched = told.as_ref().map(|told| manager.is_watched(unit, told.pid));
+        let why = told.is_none().then(|| manager.why_down(unit));
         Self {
             service: unit.name.clone(),
             init: manager.word(),
             file: path(&unit.file),
+            watched: watched.unwrap_or(false),
+            log: manager.log(unit),
+            ..Self::told(told, why.unwrap_or_default())
+        }
+    }
+
+    /// Of a program that was started without a service manager of ours, by a container's engine, say, and tells here how it is.
+    pub fn of_state(program: &Program, state: &Path) -> Self {
+        Self {
+            service: format!("noports-{}", program.name),
+            init: "none",
+            file: path(state),
+            watched: true,
+            log: "where its stderr goes".to_owned(),
+            ..Self::told(running(state), String::new())
+        }
+    }
+
+    fn told(told: Option<StateReport>, why: String) -> Self {
+        let known = told.as_ref();
+        Self {
+            service: String::new(),
+            init: "",
+            file: String::new(),
+            watched: false,
+            log: String::new(),
             running: known.is_some(),
-            watched: known.is_some_and(|told| manager.is_watched(unit, told.pid)),
             pid: known.map(|told| told.pid),
             started: known.map(|told| told.started),
             version: known.map(|told| told.version.clone()),
             state: known.map_or("down", |told| &told.state).to_owned(),
-            text: known.map_or_else(|| manager.why_down(unit), |told| told.text.clone()),
+            text: known.map_or(why, |told| told.text.clone()),
             since: known.map(|told| told.since),
-            log: manager.log(unit),
+            sessions: known.and_then(|told| told.sessions),
         }
     }
 }

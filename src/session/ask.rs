@@ -8,7 +8,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_std::task::{self, JoinHandle};
+use async_std::{
+    future::timeout,
+    task::{self, JoinHandle},
+};
 use log::{info, warn};
 
 use super::online;
@@ -21,17 +24,18 @@ use crate::{
         pins::{FirstSight, Pins},
     },
     classic::generation,
-    cli::{Failure, Progress, exit},
+    cli::{self, Failure, Progress, exit},
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
         envelope::EnvelopeError,
         ids::{DeviceName, Nonce, SessionId},
+        permit::Permit,
         ping::{self, Heartbeat},
         ports::Ports,
         proof::SocketKey,
         request::{self, AnswerError},
         session::{Awaited, Generation, Granted, Offer, Ready},
-        sshkey::PublicKeyLine,
+        sshkey::{KeyFate, PublicKeyLine},
     },
     secret::Secret,
     sys::paths,
@@ -39,7 +43,7 @@ use crate::{
 };
 
 use explain::{RefusedRequest, refused, too_old, untrusted};
-pub use explain::{about, broken};
+pub use explain::{about, broken, broken_off};
 use talk::{Question, Talk};
 pub use wanted::{Details, LEAST_PATIENCE, MOST_PATIENCE, PATIENCE, Want, Whom, device_at};
 
@@ -73,6 +77,20 @@ pub async fn open_session(
     let prepared = prepare(network, keys, whom, want, progress).await?;
     prepared.request(want, progress).await
 }
+
+/// ssh says nothing while its ProxyCommand has no connection: whoever waits for it is told for whom.
+pub async fn tell_if_slow(program: &'static str, whom: Whom) {
+    task::sleep(SLOW).await;
+    let (device, to) = (&whom.device, &whom.to);
+    cli::print_err(&format!(
+        "noports {program}: still waiting for {device}{to}"
+    ));
+}
+
+/// How long a daemon may take to say what it made of a key; one of an earlier version says nothing.
+const KEY_FATE: Duration = Duration::from_secs(8);
+/// After this time.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Steps 1 and 2: we are logged in, the daemon has said what it can do, the rendezvous has two ports.
 pub struct Prepared {
@@ -191,6 +209,7 @@ async fn log_in(
         inbox,
         offer,
         patience: whom.patience,
+        runs: Vec::new(),
     })
 }
 
@@ -250,11 +269,11 @@ impl Prepared {
         self.talk.offer.id()
     }
 
-    /// Asks the daemon to let an ssh key in for good.
+    /// Asks the daemon to let an ssh key in for good. What it made of it, if it says so: ours does.
     ///
     /// # Errors
     /// When it does not say that it does that.
-    pub async fn send_key(&self, key: &PublicKeyLine) -> Result<(), Failure> {
+    pub async fn send_key(&mut self, key: &PublicKeyLine) -> Result<Option<KeyFate>, Failure> {
         let takes = |daemon: &Heartbeat| daemon.features.public_keys;
         if !self.heartbeat.as_ref().is_some_and(takes) {
             let who = format!("{}{}", self.whom.device, self.whom.to);
@@ -266,7 +285,20 @@ impl Prepared {
                 .classic("This device daemon does not accept public keys sent by client"));
         }
         let message = key.message(&self.whom.to, &self.whom.device);
-        Ok(online::send(&self.talk.at, &message).await?)
+        online::send(&self.talk.at, &message).await?;
+        if !self.heartbeat.as_ref().is_some_and(Heartbeat::is_ours) {
+            return Ok(None);
+        }
+        let told = async {
+            loop {
+                let question = Question::new(message.clone(), Awaited::KeyFate);
+                let answers = self.talk.wait(&[question]).await.ok()?;
+                if let Some(fate) = answers.iter().flatten().find_map(|text| key.fate(text)) {
+                    return Some(fate);
+                }
+            }
+        };
+        Ok(timeout(KEY_FATE, told).await.unwrap_or_default())
     }
 
     /// Step 3: the request, and the daemon's yes.
@@ -282,6 +314,7 @@ impl Prepared {
             Some(made) => Some(made.await?),
             None => None,
         };
+        self.is_listed(want)?;
         progress.begin("asking for the session");
         progress.classic("Required daemon features are supported");
         progress.classic("Sending session request to the device daemon");
@@ -325,6 +358,21 @@ impl Prepared {
             daemon,
             session,
         })
+    }
+
+    /// Other daemons may say nothing at all to what they do not permit, or only late. Ours asks its policy, too.
+    fn is_listed(&self, want: Want<'_>) -> Result<(), Failure> {
+        let (Want::Tunnel { target, .. }, Some(said)) = (want, &self.heartbeat) else {
+            return Ok(());
+        };
+        let list = said.services.join(",").parse::<Permit>();
+        let denies = list.is_ok_and(|list| !list.allows(&target.host, target.port));
+        if said.is_ours() || said.services.is_empty() || !denies {
+            return Ok(());
+        }
+        let why = AnswerError::Refused(format!("Daemon does not permit connections to {target}"));
+        let request = refused_request(&self.talk, &self.whom, Some(said), want);
+        Err(refused(&why, &request))
     }
 
     fn words(

@@ -13,7 +13,7 @@
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use async_std::{future::timeout, net::TcpStream, task};
 use futures_lite::{FutureExt, future};
@@ -30,14 +30,14 @@ use crate::{
     text::endpoint::Endpoint,
 };
 
-use carry::{FIRST_BYTE, FLUSH, carry, let_go, stays_silent};
+use carry::{ConnectionEnds, FIRST_BYTE, FLUSH, carry, let_go, stays_silent};
 use dialler::{DIAL, Dialler};
 
 pub use began::Greeting;
 pub use error::{BridgeError, Report, Stage};
 pub use joins::MAX_CONNECTIONS;
 pub use live::Live;
-pub use many::{Many, Questions};
+pub use many::{Many, Questions, run_on_stdio};
 pub use news::{BridgeNews, TargetFailure, Totals};
 pub use secrets::{BadSecrets, Secrets};
 pub use visitors::Visitors;
@@ -57,7 +57,8 @@ mod visitors;
 const LAST_STEPS: Duration = Duration::from_secs(1);
 /// What a parent waits for on our stderr before it counts on us.
 pub const STARTED: &str = "rv started successfully";
-/// What a device's parent hears on our stderr when a tunnel's client has said its first word.
+/// What a device's parent hears on our stderr when a tunnel's client has said its first word, and a client when its ssh
+/// has come.
 pub const SPOKEN: &str = "rv first word";
 /// Stands before the number of the loopback port on which we listen.
 pub const LISTENING: &str = "listening on port ";
@@ -78,6 +79,8 @@ pub struct Plan {
     pub greeting: Greeting,
     /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
     pub nearness: Option<NearnessSet>,
+    /// From where [`LocalEnd::Dial`] reaches a service at 127.0.0.1; else from anywhere.
+    pub source: Option<Ipv4Addr>,
 }
 
 /// What stands at our end of the pipe.
@@ -112,6 +115,7 @@ pub async fn run_watched(
 ) -> Result<Carried, BridgeError> {
     let dialler = Dialler::new(plan.far)
         .nowhere_nearer(plan.nearness)
+        .dialling_from(plan.source)
         .watched_by(live.clone());
     let work = run_with(
         dialler,
@@ -167,9 +171,11 @@ pub async fn run_for(
     far: FarEnd,
     many: Many,
     idle: Duration,
+    live: Arc<Live>,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    many::client(Arc::new(Dialler::new(far)), visitors, many, idle, ready).await
+    let dialler = Dialler::new(far).watched_by(live);
+    many::client(Arc::new(dialler), visitors, many, idle, ready).await
 }
 
 async fn one(
@@ -181,20 +187,18 @@ async fn one(
 ) -> Result<Carried, BridgeError> {
     match local {
         LocalEnd::Dial(at) => {
-            let local = match dial_service(&at, DIAL).await {
+            let local = match dial_service(&at, dialler.source, DIAL).await {
                 Ok(local) => local,
                 Err(source) => return Err(BridgeError::Local { at, source }),
             };
             let remote = dialler.connect().await?;
-            let _watched = watch(&remote, Tell::Aloud);
             ready();
-            let keys = dialler.far.keys.as_ref();
-            carry(&dialler, local, remote, keys, Greeting::Any).await
+            carry_one(&dialler, local, remote, Greeting::Any).await
         }
         LocalEnd::Listen(visitors) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
             let remote = dialler.connect().await?;
-            let _watched = watch(&remote, Tell::Aloud);
+            let watched = watch(&remote, Tell::Aloud);
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
             let visitor = first_visitor(visitors, wait);
@@ -203,8 +207,9 @@ async fn one(
                 Err(BridgeError::Gone)
             };
             let local = visitor.or(far_end_gone(&remote)).or(told).await?;
-            let keys = dialler.far.keys.as_ref();
-            carry(&dialler, local, remote, keys, greeting).await
+            drop(watched);
+            dialler.live.used();
+            carry_one(&dialler, local, remote, greeting).await
         }
         LocalEnd::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
@@ -221,6 +226,23 @@ async fn one(
             watch.unbegun().map_or(joined.map_err(broken), Err)
         }
     }
+}
+
+/// The only connection of a session, which ends with it.
+async fn carry_one(
+    dialler: &Dialler,
+    local: TcpStream,
+    remote: TcpStream,
+    greeting: Greeting,
+) -> Result<Carried, BridgeError> {
+    let ends = ConnectionEnds {
+        local,
+        remote,
+        keys: dialler.far.keys.as_ref(),
+        greeting,
+        tell: Tell::Aloud,
+    };
+    carry(dialler, ends, future::pending()).await
 }
 
 /// Ends when the far end has gone without a word; never, when it has said something.

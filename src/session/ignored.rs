@@ -28,31 +28,35 @@ pub const SESSIONS: u64 = 60;
 const OF_ALL: u64 = 1000;
 /// Most kinds that are counted apart; the rest are counted together.
 const MAX_KINDS: usize = 1024;
+/// Senders that are ignored or refused and are counted apart: who has a server has any number of names.
+const MAX_IGNORED: usize = 16;
+/// How their kinds begin.
+const IGNORED: [&str; 2] = ["ignored from=", "refused from="];
 
 static COUNTS: Mutex<Counts> = Mutex::new(Counts::new());
 
 struct Counts {
     /// `None`: all those for which there was no room.
-    kinds: BTreeMap<Option<String>, Count>,
+    kinds: BTreeMap<Option<String>, LineCount>,
     /// Since when, and how many had a line.
     all: Option<(Instant, u64)>,
 }
 
 /// How many of one kind there were, and how many of them had a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
+struct LineCount {
     came: u64,
     told: u64,
 }
 
 /// A line for a message of this sender, unless there were too many; `about` says what it was and what was wrong.
 pub fn note(from: &AtSign, about: impl Display) {
-    of_kind(&format!("ignored from={from}"), FEW, about);
+    of_kind(&format!("{}{from}", IGNORED[0]), FEW, about);
 }
 
 /// The same for one that was read and is refused.
 pub fn refused(from: &AtSign, about: impl Display) {
-    of_kind(&format!("refused from={from}"), FEW, about);
+    of_kind(&format!("{}{from}", IGNORED[1]), FEW, about);
 }
 
 /// Whether the log says when a session of this client begins, and when and how it ends.
@@ -81,7 +85,7 @@ pub fn has_line(kind: &str, in_full: u64) -> bool {
 
 /// The minute is over.
 fn sum_up(kind: &Option<String>) {
-    let Count { came, told } = counts().end(kind);
+    let LineCount { came, told } = counts().end(kind);
     let more = came - told;
     if more > 0 {
         let kind = kind.as_deref().unwrap_or("ignored from=others");
@@ -102,13 +106,20 @@ impl Counts {
     }
 
     /// One more; under which kind it is counted, how many there are now, and whether this one has a line.
-    fn count(&mut self, kind: &str, in_full: u64, now: Instant) -> (Option<String>, Count, bool) {
+    fn count(
+        &mut self,
+        kind: &str,
+        in_full: u64,
+        now: Instant,
+    ) -> (Option<String>, LineCount, bool) {
         let minute = self
             .all
             .filter(|(since, _)| now.duration_since(*since) < MINUTE);
         let (since, of_all) = minute.unwrap_or((now, 0));
+        let has_room =
+            self.kinds.len() < MAX_KINDS && (!is_ignored(kind) || self.ignored() < MAX_IGNORED);
         let kind = Some(kind.to_owned());
-        let has_room = self.kinds.contains_key(&kind) || self.kinds.len() < MAX_KINDS;
+        let has_room = has_room || self.kinds.contains_key(&kind);
         let kind = kind.filter(|_| has_room);
         let count = self.kinds.entry(kind.clone()).or_default();
         count.came += 1;
@@ -118,10 +129,19 @@ impl Counts {
         (kind, *count, is_told)
     }
 
+    fn ignored(&self) -> usize {
+        let kinds = self.kinds.keys().flatten();
+        kinds.filter(|kind| is_ignored(kind)).count()
+    }
+
     /// Forgets them; how many there were.
-    fn end(&mut self, kind: &Option<String>) -> Count {
+    fn end(&mut self, kind: &Option<String>) -> LineCount {
         self.kinds.remove(kind).unwrap_or_default()
     }
+}
+
+fn is_ignored(kind: &str) -> bool {
+    IGNORED.iter().any(|start| kind.starts_with(start))
 }
 
 #[cfg(test)]
@@ -140,7 +160,7 @@ mod tests {
         let mut counts = Counts::new();
         assert_eq!(told(&mut counts, "eve", FEW, 1000), 4);
         assert_eq!(told(&mut counts, "bob", FEW, 1), 1);
-        let of = |came, told| Count { came, told };
+        let of = |came, told| LineCount { came, told };
         assert_eq!(counts.end(&Some("eve".into())), of(1000, 4));
         assert_eq!(counts.end(&Some("bob".into())), of(1, 1));
         assert_eq!(told(&mut counts, "eve", FEW, 1), 1, "a new minute");
@@ -158,6 +178,23 @@ mod tests {
         assert_eq!(counts.end(&None).came, 9 * MAX_KINDS as u64);
     }
 
+    /// A policy was asked by 2,115 names of one server within a minute, and each was a line.
+    #[test]
+    fn any_number_of_names_is_a_few_lines_and_leaves_clients_theirs() {
+        let mut counts = Counts::new();
+        let mut lines = 0;
+        for n in 0..2_000 {
+            lines += told(&mut counts, &format!("ignored from=@kin{n}"), FEW, 1);
+            lines += told(&mut counts, &format!("refused from=@kin{n}"), FEW, 1);
+        }
+        assert!(lines <= MAX_IGNORED + FEW as usize, "{lines}");
+        let more = told(&mut counts, "ignored from=@kin0", FEW, 10);
+        assert_eq!(more, FEW as usize - 1, "who is counted apart stays so");
+        assert_eq!(told(&mut counts, "sessions from=@bob", SESSIONS, 3), 3);
+        let of_others = counts.end(&None);
+        assert_eq!(of_others.came, 4_000 - MAX_IGNORED as u64);
+    }
+
     #[test]
     fn many_senders_with_a_share_each_have_no_more_than_a_total_and_the_count_stays_true() {
         let mut counts = Counts::new();
@@ -170,14 +207,14 @@ mod tests {
             }
         }
         assert!((OF_ALL..OF_ALL + 100).contains(&lines), "{lines}");
-        let mut all = Count::default();
+        let mut all = LineCount::default();
         for n in 0..100 {
-            let Count { came, told } = counts.end(&Some(format!("eve{n}")));
+            let LineCount { came, told } = counts.end(&Some(format!("eve{n}")));
             assert!(told > 0, "eve{n} is nowhere");
             all.came += came;
             all.told += told;
         }
-        let of = |came, told| Count { came, told };
+        let of = |came, told| LineCount { came, told };
         assert_eq!(all, of(10_000, lines));
         let (_, _, later) = counts.count("bob", SESSIONS, began + MINUTE);
         let (_, _, too) = counts.count("bob", SESSIONS, began + MINUTE);

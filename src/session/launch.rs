@@ -10,7 +10,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     pin::{Pin, pin},
     time::Duration,
@@ -74,9 +74,9 @@ pub struct Lasting {
 /// The local end of a bridge process.
 #[derive(Debug)]
 pub enum LocalAddress<'a> {
-    /// The device's: a service to dial.
-    Service(&'a Endpoint),
-    /// The client's: a loopback port to listen on (0: any), and how long somebody may take to come.
+    /// The device's: a service to dial, and from which loopback address, if from a certain one.
+    Service(&'a Endpoint, Option<Ipv4Addr>),
+    /// The client's: a loopback port for an ssh (0: any), and how long that may take to come.
     Port(u16, Duration),
     /// The same at an address that may be reached by others.
     Listen {
@@ -144,7 +144,7 @@ pub struct BridgeExit {
 /// What a bridge says while it runs.
 #[derive(Debug)]
 pub enum Said<'a> {
-    /// The client has said its first word.
+    /// The client has said its first word; at its own end: ssh has come.
     Spoken,
     /// Its service could not be had.
     Target(&'a TargetFailure),
@@ -306,7 +306,7 @@ pub async fn in_background(order: &Order<'_>) -> Result<u16, Failure> {
     let bridge = start(&program()?, order).await;
     let port = bridge.map_err(|why| why.told())?.port;
     match order.local {
-        LocalAddress::Service(_) => Ok(0),
+        LocalAddress::Service(..) => Ok(0),
         _ => port.ok_or_else(|| Failure::plain("the bridge does not say where it listens")),
     }
 }
@@ -327,14 +327,17 @@ impl Order<'_> {
             "--local-port".into(),
         ]);
         match &self.local {
-            LocalAddress::Service(at) => {
+            LocalAddress::Service(at, source) => {
                 words.extend([at.port.to_string(), "--local-host".into(), at.host.clone()]);
+                let source = source.map(|source| ["--local-source".into(), source.to_string()]);
+                words.extend(source.into_iter().flatten());
             }
             LocalAddress::Port(port, wait) => {
                 let wait = wait.as_secs().to_string();
                 words.extend([
                     port.to_string(),
                     "--bind-local-port".into(),
+                    "--ssh".into(),
                     "--timeout".into(),
                     wait,
                 ]);
@@ -359,6 +362,7 @@ impl Order<'_> {
                 words.extend(["--pace".into(), many.talk.pace.as_millis().to_string()]);
             }
             words.extend(many.talk.unended.then(|| "--unended".into()));
+            words.extend(many.talk.questions.map(|_| "--ask".into()));
             if let Some(time) = many.talk.first_word {
                 words.extend(["--first-word".into(), time.as_secs().to_string()]);
             }
@@ -427,7 +431,7 @@ mod tests {
         pipe::cipher::{SessionKeys, Side},
         program::bridge::read_plan,
         secret::Secret,
-        session::bridge::{self, SPOKEN},
+        session::bridge::{self, Questions, SPOKEN},
     };
 
     #[test]
@@ -444,7 +448,7 @@ mod tests {
             side: Side::Device,
         };
         let order = Order {
-            local: LocalAddress::Service(&service),
+            local: LocalAddress::Service(&service, None),
             far: &far,
             many: None,
             about: None,
@@ -474,7 +478,7 @@ mod tests {
             side: Side::Device,
         };
         let order = Order {
-            local: LocalAddress::Service(&service),
+            local: LocalAddress::Service(&service, None),
             far: &far,
             many: None,
             about: None,
@@ -507,7 +511,7 @@ mod tests {
             unended: true,
             stands: None,
             first_word: Some(Duration::from_secs(60)),
-            questions: None,
+            questions: Some(Questions::USUAL),
         };
         let order = Order {
             local: LocalAddress::Listen {

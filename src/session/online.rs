@@ -62,7 +62,7 @@ pub fn proof_time(text: &str) -> Result<Duration, String> {
 /// has died in silence is replaced within about `proof`.
 ///
 /// # Errors
-/// When trying again cannot help: the login is refused, a certificate is not trusted. Keys that were revoked, denied
+/// When trying again cannot help: the login is refused, there is no such atSign. Keys that were revoked, denied
 /// or have expired end a service that somebody started by hand; one that is watched over asks again, rarely.
 pub async fn log_in(
     network: &Network,
@@ -139,10 +139,16 @@ async fn log_in_again(
             return Err(error.into());
         }
         let pause = backoff.pause(jitter());
+        // Only what somebody may have to mend: the network comes back by itself.
+        let hint = match &error {
+            AtError::Tls { .. } => error.hint().map(|hint| format!(" hint={hint:?}")),
+            _ => None,
+        };
         warn!(
-            "as={} reason={reason:?} again_in={:.1}s",
+            "as={} reason={reason:?} again_in={:.1}s{}",
             keys.atsign,
-            pause.as_secs_f64()
+            pause.as_secs_f64(),
+            hint.unwrap_or_default()
         );
         async_std::task::sleep(pause).await;
     }

@@ -179,6 +179,14 @@ impl NamedFile {
         decode(self.bytes(most)?)
     }
 
+    /// All of it, as text whose letters beyond ASCII may be in any encoding: PEM files have names in them.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`]; it is in an encoding of wide letters.
+    pub fn letters(self, most: u64) -> io::Result<Vec<u8>> {
+        unmarked(self.bytes(most)?)
+    }
+
     fn bytes_within(self, time: Duration, most: u64) -> io::Result<Vec<u8>> {
         let known = if self.about.is_file() {
             self.about.len()
@@ -235,7 +243,15 @@ fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
 }
 
 /// What these bytes say.
-fn decode(mut bytes: Vec<u8>) -> io::Result<String> {
+fn decode(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(unmarked(bytes)?).map_err(|why| {
+        why.into_bytes().zeroize();
+        invalid("it is not text")
+    })
+}
+
+/// The same without the mark that some editors put in front, and UTF-16 as UTF-8.
+fn unmarked(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     let wide = match bytes.get(..2) {
         Some([0xff, 0xfe]) => Some(u16::from_le_bytes as fn([u8; 2]) -> u16),
         Some([0xfe, 0xff]) => Some(u16::from_be_bytes as fn([u8; 2]) -> u16),
@@ -244,9 +260,9 @@ fn decode(mut bytes: Vec<u8>) -> io::Result<String> {
     if let Some(number) = wide {
         let text = utf16(&bytes[2..], number);
         bytes.zeroize();
-        return text.ok_or_else(|| invalid("it is damaged UTF-16 text; save it as UTF-8"));
-    }
-    if bytes.starts_with(b"\xef\xbb\xbf") {
+        let text = text.ok_or_else(|| invalid("it is damaged UTF-16 text; save it as UTF-8"))?;
+        bytes = text.into_bytes();
+    } else if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.copy_within(3.., 0);
         let end = bytes.len() - 3;
         bytes[end..].zeroize();
@@ -257,10 +273,7 @@ fn decode(mut bytes: Vec<u8>) -> io::Result<String> {
         bytes.zeroize();
         return Err(invalid("it has zero bytes; is it UTF-16? save it as UTF-8"));
     }
-    String::from_utf8(bytes).map_err(|why| {
-        why.into_bytes().zeroize();
-        invalid("it is not text")
-    })
+    Ok(bytes)
 }
 
 fn utf16(bytes: &[u8], number: fn([u8; 2]) -> u16) -> Option<String> {
@@ -424,6 +437,8 @@ mod tests {
             (wide("as @a", u16::to_be_bytes), "zero bytes"),
             (vec![0xff, 0xfe, b'a'], "damaged UTF-16"),
             (vec![0xfe, 0xff, 0xd8, 0], "damaged UTF-16"),
+            (vec![0xff, 0xfe, 0, 0, b'a', 0, 0, 0], "zero bytes"),
+            (vec![0, 0, 0xfe, 0xff, 0, 0, 0, b'a'], "zero bytes"),
             (vec![0xff], "it is not text"),
         ] {
             let why = decode(bytes.clone()).unwrap_err().to_string();

@@ -1,9 +1,6 @@
 //! How much memory this process and its children may use.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 /// Where nothing says how much there is.
 const UNKNOWN: u64 = 1 << 30;
@@ -34,16 +31,31 @@ fn machine() -> u64 {
     UNKNOWN
 }
 
-/// `own` is `/proc/self/cgroup`: of it the line `0::/the/group`.
+/// `own` is `/proc/self/cgroup`: of it the line `0::/the/group`, and that of the older kind, `8:memory:/the/group`.
 fn group_limit(own: &str, root: &Path) -> Option<u64> {
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let own = root.join(own);
-    let groups = own.ancestors().take_while(|group| group.starts_with(root));
-    let limits = groups.filter_map(|group| {
-        let limit: PathBuf = group.join("memory.max");
-        fs::read_to_string(limit).ok()?.trim().parse().ok()
+    let older = root.join("memory");
+    let kinds = [
+        ("0::/", root, "memory.max"),
+        (":memory:/", &older, "memory.limit_in_bytes"),
+    ];
+    let limits = kinds.into_iter().filter_map(|(mark, root, file)| {
+        let (_, own) = own.lines().find_map(|line| line.split_once(mark))?;
+        least(&root.join(own), root, file)
     });
     limits.min()
+}
+
+/// Of a group and all around it.
+fn least(own: &Path, root: &Path, file: &str) -> Option<u64> {
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    let limit = |group: &Path| {
+        fs::read_to_string(group.join(file))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    groups.filter_map(limit).min()
 }
 
 #[cfg(test)]
@@ -73,6 +85,22 @@ mod tests {
             assert_eq!(group_limit(own, &folder.0), want, "{group} {text}");
         }
         assert_eq!(group_limit("", &folder.0), None);
+    }
+
+    /// A daemon in 64 MB started bridges until the kernel ended it.
+    #[test]
+    fn groups_of_the_older_kind_count_too() {
+        let folder = Folder::new();
+        fs::create_dir_all(folder.path("memory/device")).unwrap();
+        let file = folder.path("memory/device/memory.limit_in_bytes");
+        fs::write(file, "67108864\n").unwrap();
+        let own = "8:memory:/device/daemon\n1:cpu:/device\n0::/\n";
+        assert_eq!(group_limit(own, &folder.0), Some(64 << 20));
+        assert_eq!(group_limit("1:cpu:/device\n0::/\n", &folder.0), None);
+    }
+
+    #[test]
+    fn a_machine_has_some() {
         assert!(limit() > 1 << 20);
     }
 }

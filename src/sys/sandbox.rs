@@ -14,10 +14,10 @@
 //! | all of them | names of hosts and users, `/proc`, limits of memory | `/dev/null`, the terminal | – | |
 //! | daemon | | `~/.ssh`, what it remembers, its state, the runtime folder | itself | no, yes |
 //! | … `--reverse-ssh` | home | `~/.sshnp` | ssh and what its settings name | yes, yes |
-//! | bridge | | the folder of control sockets | – | no, the ports of its two ends |
+//! | bridge | | the folder of control sockets | – | no (one that dials sshd from a client's address: on any free port), the ports of its two ends |
 //! | rendezvous | | its state | – | yes, yes |
 //! | atserver | | its data, its state | – | yes, yes |
-//! | policy | the folder of its rules | its state | – | no, yes |
+//! | policy | the folder of its rules | what it remembers, its state | – | no, yes |
 //!
 //! Files that others replace by renaming (`resolv.conf`, `authorized_keys`, rules, an atServer's authority) are allowed with
 //! their folder; and because the folder of a resolver may not be there yet when a device starts, `/run` is read as a whole.
@@ -184,6 +184,8 @@ pub struct Confinement {
     writes: Vec<PathBuf>,
     runs: Vec<PathBuf>,
     dials: Option<Vec<u16>>,
+    /// It chooses the address that it dials from, which means that it binds sockets, to whichever port is free.
+    chooses_sources: bool,
 }
 
 /// What the kernel took on.
@@ -214,6 +216,7 @@ impl Confinement {
             writes: listed(role.writes),
             runs: listed(role.runs),
             dials: None,
+            chooses_sources: false,
         }
         .writes(super::supervisor::folder())
     }
@@ -243,6 +246,13 @@ impl Confinement {
     #[must_use]
     pub fn dials(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.dials = Some(ports.into_iter().chain([DNS]).collect());
+        self
+    }
+
+    /// It may choose the address that it dials from.
+    #[must_use]
+    pub fn chooses_sources(mut self, chooses: bool) -> Self {
+        self.chooses_sources = chooses;
         self
     }
 

@@ -40,10 +40,12 @@ use std::{
 };
 
 pub use alias::HostKeyAlias;
-pub use typed::{leads_elsewhere, shares_with_others};
+pub use typed::{leads_elsewhere, shares_with_others, typed_user};
 
 use alias::{MAPPED, PLAIN};
 use typed::{own_sockets, typed};
+
+use crate::text::user::{MAX_USER_NAME, is_user_name};
 
 /// The first `ssh` on the search path, else the usual place.
 pub fn find() -> Option<PathBuf> {
@@ -71,14 +73,15 @@ pub fn is_dropbear(program: &Path) -> bool {
     name.starts_with("dropbear") || name.starts_with("dbclient")
 }
 
-/// A remote user's name, fit to stand before `@` and a host.
+/// A remote user's name, fit for a command line and a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserName(String);
 
 /// Not a user name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a user name: letters, digits and . _ - \\ + only, not beginning with -, at most 64"
+    "{0:?} is not a user name: at most {MAX_USER_NAME} bytes, without control characters and signs for a shell, and not \
+     beginning with -"
 )]
 pub struct BadUserName(String);
 
@@ -87,22 +90,27 @@ impl UserName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The words that say to ssh whom to log in as, and where. Behind `-l` no name can be taken for anything else;
+    /// scripts take the line of the classic programs apart, so a plain name stands in it as it always did.
+    pub fn at(&self, host: &str, classic: bool) -> Vec<String> {
+        if classic && !self.0.contains(['@', ' ']) {
+            vec![format!("{}@{host}", self.0)]
+        } else {
+            vec!["-l".to_owned(), self.0.clone(), host.to_owned()]
+        }
+    }
 }
 
 impl FromStr for UserName {
     type Err = BadUserName;
 
     fn from_str(typed: &str) -> Result<Self, BadUserName> {
-        let inner = typed.strip_suffix('$').unwrap_or(typed);
-        let fits = |c: char| c.is_ascii_alphanumeric() || "._-\\+".contains(c);
-        if inner.is_empty()
-            || typed.len() > MAX_USER_NAME
-            || inner.starts_with('-')
-            || !inner.chars().all(fits)
-        {
-            return Err(BadUserName(typed.chars().take(MAX_USER_NAME).collect()));
+        if is_user_name(typed) {
+            Ok(Self(typed.to_owned()))
+        } else {
+            Err(BadUserName(typed.chars().take(MAX_USER_NAME).collect()))
         }
-        Ok(Self(typed.to_owned()))
     }
 }
 
@@ -163,10 +171,10 @@ impl SshLogin<'_> {
             Destination::Device => self.alias.to_string(),
             Destination::Localhost => "localhost".to_owned(),
         };
-        match self.user {
-            Some(user) => push(&format!("{}@{host}", user.as_str())),
-            None => push(&host),
-        }
+        let classic = self.destination == Destination::Localhost;
+        let whom = self.user.map(|user| user.at(&host, classic));
+        let whom = whom.unwrap_or_else(|| vec![host]);
+        whom.iter().for_each(|word| push(word));
         for word in own_sockets(self.words, self.alias) {
             push(&word);
         }
@@ -211,35 +219,38 @@ pub fn shell_line<W: AsRef<OsStr>>(words: &[W]) -> String {
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// Longer than any system's limit.
-const MAX_USER_NAME: usize = 64;
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::{typed::digest, *};
     use crate::testing::Folder;
 
+    /// The name that the device tells took the place of a typed one.
     #[test]
-    fn user_names_that_ssh_cannot_take_for_something_else() {
-        for (typed, fine) in [
-            ("gary", true),
-            ("first.last_2-x", true),
-            ("DOMAIN\\user", true),
-            ("machine$", true),
-            (&*"u".repeat(64), true),
-            (&*"u".repeat(65), false),
-            ("", false),
-            ("$", false),
-            ("-oProxyCommand=x", false),
-            ("a b", false),
-            ("a@b", false),
-            ("a\nb", false),
-            ("a;b", false),
-            ("$(x)", false),
+    fn a_typed_user_is_found_and_a_name_is_one_word() {
+        for (line, want) in [
+            ("-l jane -v", Some("jane")),
+            ("-vljane uname", Some("jane")),
+            ("-o User=jane -l x", Some("jane")),
+            ("-ouser=jane", Some("jane")),
+            ("-v uname -l x", None),
+            ("-L -l", None),
+            ("", None),
         ] {
-            assert_eq!(typed.parse::<UserName>().is_ok(), fine, "{typed}");
+            assert_eq!(typed_user(&words(line)).as_deref(), want, "{line}");
         }
+        for (name, device, classic) in [
+            ("gary", "-l|gary|pi", "gary@pi"),
+            ("CORP\\jane", "-l|CORP\\jane|pi", "CORP\\jane@pi"),
+            ("jane@corp", "-l|jane@corp|pi", "-l|jane@corp|pi"),
+            ("jane doe", "-l|jane doe|pi", "-l|jane doe|pi"),
+        ] {
+            let user: UserName = name.parse().unwrap();
+            let words = [false, true].map(|classic| user.at("pi", classic).join("|"));
+            assert_eq!(words, [device, classic], "{name}");
+        }
+        let long = "u".repeat(99_999).parse::<UserName>().unwrap_err();
+        assert!(long.to_string().len() < 500);
     }
 
     #[test]
@@ -285,7 +296,7 @@ mod tests {
             shell_line(&full.arguments()),
             format!(
                 "-p 2222 -o HostKeyAlias=dev1.device.noports {} -o IdentitiesOnly=yes -i /k/id \
-                 gary@dev1.device.noports -v uname '-a b'",
+                 -l gary dev1.device.noports -v uname '-a b'",
                 guards(false)
             )
         );

@@ -77,9 +77,11 @@ pub async fn start(dir: &Path) -> Result<Sshd, SshdError> {
         let config = dir.join("sshd_config");
         fs::write(&config, configuration(dir, port))?;
         let log = dir.join("sshd.log");
+        let patient = patience(&sshd, &config).await?;
         let child = Command::new(&sshd)
             .args(["-D", "-e", "-f"])
             .arg(&config)
+            .args(patient)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)
@@ -97,6 +99,20 @@ pub async fn start(dir: &Path) -> Result<Sshd, SshdError> {
         last = said.trim().to_owned();
     }
     Err(SshdError::Failed(last))
+}
+
+/// OpenSSH from 9.8 on shuts addresses out that come often and do not log in, as it is with the many sessions of tests. An
+/// older one does not know the option, and does not start with it.
+async fn patience(sshd: &Path, config: &Path) -> Result<&'static [&'static str], SshdError> {
+    const OPTION: &[&str] = &["-o", "PerSourcePenalties=no"];
+    let tried = Command::new(sshd)
+        .args(["-t", "-f"])
+        .arg(config)
+        .args(OPTION)
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    Ok(if tried.status.success() { OPTION } else { &[] })
 }
 
 async fn make_key(keygen: &Path, file: &Path) -> Result<(), SshdError> {

@@ -4,7 +4,7 @@
 //! ```text
 //!                                           ┌─ $NOTIFY_SOCKET   READY=1  STATUS=connected…  WATCHDOG=1  STOPPING=1   one datagram each
 //!   tell(ServiceState, text), keep_alive ────┤
-//!                                           └─ $NOPORTS_STATE   {"pid":812,"state":"connected","text":"…","since":…,"started":…}
+//!   tell_sessions(how many) ─────────────────┴─ $NOPORTS_STATE   {"pid":812,"state":"connected","text":"…","since":…,"started":…}
 //! ```
 //!
 //! Without these variables nothing happens. The file is only written when the state changes, so it may lie on
@@ -13,6 +13,7 @@
 //! same service ends at once, and whether a number in the file is still that process is no guess. Source: systemd/systemd man/sd_notify.xml.
 
 mod lock;
+mod sessions;
 
 use std::{
     env,
@@ -37,6 +38,7 @@ use super::{file, paths};
 
 pub use lock::{Holder, holder, lock_file};
 use lock::{ONLY_OURS, short};
+pub use sessions::tell_sessions;
 
 /// Names the file that holds the state.
 pub const STATE_FILE: &str = "NOPORTS_STATE";
@@ -81,6 +83,8 @@ pub struct StateReport {
     pub since: u64,
     /// Since when the process runs.
     pub started: u64,
+    /// Sessions that would end with it.
+    pub sessions: Option<u64>,
 }
 
 /// Tells the state, with a few words for the person who asks. `Starting` means to systemd that start-up is
@@ -239,6 +243,7 @@ impl Herald {
             text: text.to_owned(),
             since: before.filter(|_| same).map_or(now, |before| before.since),
             started: before.map_or(now, |before| before.started),
+            sessions: before.and_then(|before| before.sessions),
         };
         told.last = Some(next);
         self.write_down(&mut told);

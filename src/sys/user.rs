@@ -1,6 +1,11 @@
 //! Who we are on this machine, and who else there is.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 /// Somebody with an account on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +17,24 @@ pub struct Person {
     pub home: PathBuf,
 }
 
+impl Person {
+    /// A program that is to run as this person, and inherits nothing of ours.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", &self.home)
+            .env("USER", &self.name)
+            .current_dir("/")
+            .stdin(Stdio::null());
+        if rustix::process::geteuid().is_root() && self.uid != 0 {
+            command.uid(self.uid).gid(self.gid);
+        }
+        command
+    }
+}
+
 /// Somebody by name.
 pub fn by_name(name: &str) -> Option<Person> {
     people(&users()).find(|person| person.name == name)
@@ -20,6 +43,14 @@ pub fn by_name(name: &str) -> Option<Person> {
 /// Somebody by number.
 pub fn by_number(uid: u32) -> Option<Person> {
     people(&users()).find(|person| person.uid == uid)
+}
+
+/// All of them, each account once.
+pub fn everybody() -> Vec<Person> {
+    let mut all: Vec<_> = people(&users()).collect();
+    all.sort_by_key(|person| person.uid);
+    all.dedup_by_key(|person| person.uid);
+    all
 }
 
 /// Ourselves. Where the list of users does not know us, as on macOS, the environment does.

@@ -1,6 +1,6 @@
 //! `host:port`, as people write it.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use super::host;
 
@@ -16,7 +16,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Reads `host[:port]`; `[::1]:22` and, where a default port is given, also `[::1]` and `::1`.
     ///
-    /// What a host is, [`host`] says; a port is 1..=65535.
+    /// What a host is, [`host`] says, and how it is spelt; a port is 1..=65535.
     ///
     /// # Errors
     /// [`BadEndpoint`] with the text, cut to a length fit for a message.
@@ -32,14 +32,14 @@ impl Endpoint {
 
     fn read(text: &str, default_port: Option<u16>) -> Option<Self> {
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, behind) = rest.split_once(']')?;
-            host.parse::<Ipv6Addr>().ok()?;
+            let (address, behind) = rest.split_once(']')?;
+            let host = &text[..address.len() + 2];
             match behind.strip_prefix(':') {
                 Some(port) => (host, Some(port)),
                 None if behind.is_empty() => (host, None),
                 None => return None,
             }
-        } else if text.parse::<Ipv6Addr>().is_ok() {
+        } else if text.contains("::") || text.matches(':').count() > 1 {
             (text, None)
         } else {
             match text.split_once(':') {
@@ -53,7 +53,7 @@ impl Endpoint {
             None => default_port,
         };
         Some(Self {
-            host: host::bare(host)?.to_owned(),
+            host: host::canonical(host)?,
             port: port.filter(|&port| port != 0)?,
         })
     }
@@ -104,10 +104,17 @@ mod tests {
             ("[::1]:22", None, Some(("::1", 22))),
             ("[::1]", Some(5), Some(("::1", 5))),
             ("::1", Some(5), Some(("::1", 5))),
+            ("[0:0:0:0:0:0:0:1]:22", None, Some(("::1", 22))),
+            ("[FE80::1%eth0]:22", None, Some(("fe80::1%eth0", 22))),
+            ("fe80::1%eth0", Some(5), Some(("fe80::1%eth0", 5))),
+            ("[::1%eth0]:22", None, None),
+            ("[fe80::1%a b]:22", None, None),
             (&format!("{long}:1"), None, Some((&*long, 1))),
             ("::1", None, None),
             ("[::1]", None, None),
             ("[::1]22", None, None),
+            ("[::1]\u{e9}:22", None, None),
+            ("[1.2.3.4]:22", None, None),
             ("[::1:22", None, None),
             ("[name]:22", None, None),
             ("a:b:22", None, None),

@@ -3,9 +3,10 @@
 //! ```text
 //!   nas   rv.example.org.   my_box-2      a name: labels of letters, digits, - and _
 //!   192.0.2.7                             an IPv4 address
-//!   ::1   [2001:db8::1]                   an IPv6 address, in brackets or not
+//!   ::1   [2001:db8::1]                   an IPv6 address, in brackets or not, however it is spelt
+//!   fe80::1%eth0                          the same with a zone: one on a link of the machine that dials it
 //! ```
-//! So no credentials, paths, ports, zones, blanks, control characters, nor what a shell would understand; and nothing
+//! So no credentials, paths, ports, blanks, control characters, nor what a shell would understand; and nothing
 //! that begins with `-`, which ssh would take for an option.
 
 use std::net::Ipv6Addr;
@@ -13,31 +14,57 @@ use std::net::Ipv6Addr;
 /// Longest name, in bytes. Source: RFC 1035, 2.3.4. How long a label may be is the resolver's business.
 const MAX_NAME: usize = 253;
 
+/// Longest name of a link, in bytes. Source: IFNAMSIZ of Linux.
+const MAX_ZONE: usize = 15;
+
 /// Whether it can be dialled.
 pub fn is_host(text: &str) -> bool {
-    bare(text).is_some()
+    canonical(text).is_some()
 }
 
-/// The host without the brackets of an IPv6 address. `None`: it is none.
+/// Whether others can dial it, too: a zone says something on one machine only.
+pub fn is_host_for_all(text: &str) -> bool {
+    is_host(text) && !text.contains('%')
+}
+
+/// The host without the brackets of an IPv6 address, and that in the one spelling that it is compared in (RFC 5952).
+/// `None`: it is none.
 ///
 /// ```
-/// # use noports::text::host::bare;
-/// assert_eq!(bare("[::1]"), Some("::1"));
-/// assert_eq!(bare("me@nas"), None);
+/// # use noports::text::host::canonical;
+/// assert_eq!(canonical("[0:0::0001]").as_deref(), Some("::1"));
+/// assert_eq!(canonical("me@nas"), None);
 /// ```
-pub fn bare(text: &str) -> Option<&str> {
+pub fn canonical(text: &str) -> Option<String> {
     let inside = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
-    let fine = match inside {
-        Some(address) => is_ipv6(address),
-        None => is_name(text) || is_ipv6(text),
-    };
-    fine.then(|| inside.unwrap_or(text))
+    match inside {
+        Some(address) => ipv6(address),
+        None if is_name(text) => Some(text.to_owned()),
+        None => ipv6(text),
+    }
 }
 
-fn is_ipv6(text: &str) -> bool {
-    text.parse::<Ipv6Addr>().is_ok()
+fn ipv6(text: &str) -> Option<String> {
+    let (address, zone) = match text.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (text, None),
+    };
+    let address: Ipv6Addr = address.parse().ok()?;
+    match zone {
+        None => Some(address.to_string()),
+        // Only there it means anything.
+        Some(zone) if address.is_unicast_link_local() && is_zone(zone) => {
+            Some(format!("{address}%{zone}"))
+        }
+        Some(_) => None,
+    }
+}
+
+fn is_zone(text: &str) -> bool {
+    let proper = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=MAX_ZONE).contains(&text.len()) && text.bytes().all(proper)
 }
 
 /// An IPv4 address is one, too.
@@ -73,6 +100,9 @@ mod tests {
             "2001:db8::1",
             "[2001:db8::1]",
             "::ffff:192.0.2.7",
+            "fe80::1%eth0",
+            "[fe80::1%br-lan.7]",
+            "fe80::1%2",
             "xn--bcher-kva.example",
             &label,
             &name,
@@ -102,7 +132,15 @@ mod tests {
             "[1.2.3.4]",
             "[[::1]]",
             "[]",
-            "fe80::1%eth0",
+            "fe80::1%",
+            "fe80::1%eth0%eth1",
+            "fe80::1%eth0;id",
+            "fe80::1%a/b",
+            "fe80::1%sixteen_letters_",
+            "2001:db8::1%eth0",
+            "::1%lo",
+            "nas%eth0",
+            "192.0.2.7%eth0",
             "[::1]:22",
             "nas\n",
             "nas\0",
@@ -116,5 +154,22 @@ mod tests {
         ] {
             assert!(!is_host(text), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_address_has_one_spelling() {
+        for (text, want) in [
+            ("0:0:0:0:0:0:0:1", "::1"),
+            ("[0::0001]", "::1"),
+            ("::0.0.0.1", "::1"),
+            ("2001:DB8:0:0::00A", "2001:db8::a"),
+            ("::FFFF:C000:0207", "::ffff:192.0.2.7"),
+            ("[FE80:0::1%Eth0]", "fe80::1%Eth0"),
+            ("Nas.", "Nas."),
+            ("192.0.2.7", "192.0.2.7"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Some(want), "{text}");
+        }
+        assert!(is_host_for_all("[::1]") && !is_host_for_all("fe80::1%eth0"));
     }
 }

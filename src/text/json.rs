@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use miniserde::json;
 
+use super::terminal::steers;
+
 /// Writes one JSON object, member by member.
 ///
 /// ```
@@ -54,8 +56,26 @@ impl Object {
     /// The whole object.
     pub fn end(mut self) -> String {
         self.0.push('}');
-        self.0
+        harmless(self.0)
     }
+}
+
+/// The same JSON, in which nothing moves a terminal's cursor: JSON lets some characters stand that terminals obey.
+pub fn harmless(json: String) -> String {
+    // There may be several lines.
+    let is_odd = |c: char| steers(c) && c != '\n';
+    if !json.contains(is_odd) {
+        return json;
+    }
+    json.chars().fold(String::new(), |mut safe, c| {
+        // Writing to a String cannot fail. All of them have four digits.
+        let _ = if is_odd(c) {
+            write!(safe, "\\u{:04x}", u32::from(c))
+        } else {
+            safe.write_char(c)
+        };
+        safe
+    })
 }
 
 /// A JSON string with its quotes.
@@ -79,6 +99,12 @@ mod tests {
         assert_eq!(array([]), "[]");
         let ready = Object::event("ready").text("as", "@d").raw("n", 1).end();
         assert_eq!(ready, r#"{"event":"ready","as":"@d","n":1}"#);
+        // A terminal obeyed the second and showed what follows the third in another order.
+        let odd = Object::new().text("a", "\u{1b}[2J\u{9b}2J\u{202e}\u{2066}\u{7f}é");
+        let want = r#"{"a":"\u001b[2J\u009b2J\u202e\u2066\u007fé"}"#;
+        assert_eq!(odd.end(), want);
+        let lines = "{\"a\":\"\u{9b}\"}\n{}".to_owned();
+        assert_eq!(harmless(lines), "{\"a\":\"\\u009b\"}\n{}");
         assert_eq!(Object::new().maybe("a", None).end(), r#"{"a":null}"#);
     }
 }

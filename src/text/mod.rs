@@ -10,4 +10,5 @@ pub mod number;
 pub mod port;
 pub mod size;
 pub mod terminal;
+pub mod user;
 pub mod yaml;

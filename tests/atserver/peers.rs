@@ -257,3 +257,22 @@ fn proofs_for_strangers_take_nothing_from_owners() {
         assert!((1..=41).contains(&lines), "{lines} lines");
     });
 }
+
+/// Names are cheap: each of a stranger's has a server that answers too much, and each was a line.
+#[test]
+fn questions_that_others_answer_badly_have_a_line_a_minute() {
+    block_on(async {
+        let mut here = World::empty("localhost", |_| {}).await;
+        here.activate(ALICE, "@client_example_pkam", "@client_example")
+            .await;
+        let silent = Silent::start(&here, [].into()).await;
+        let ca = here.dir.text("at/ca.pem");
+        let _server = here.serve_beside(&silent.root, &ca).await;
+        let mut alice = Wire::login(&here, ALICE).await;
+        for n in 0..5 {
+            let reply = alice.ask(&format!("plookup:publickey@big{n}")).await;
+            assert!(reply.starts_with("error:"), "{reply}");
+        }
+        assert_eq!(here.log("atserver").matches("peer=@big").count(), 1);
+    });
+}

@@ -1,8 +1,8 @@
 //! A thousand atSigns in one atServer process: memory, notifications end to end, durable updates; and, in the same run,
 //! a bare TLS echo and a bare `fsync`, which nothing of this kind can beat.
 //!
-//! `cargo bench --bench load -- 1000` takes the number of atSigns; their monitors are all open while the rest is
-//! measured.
+//! `cargo bench --bench load -- 1000 [executable]` takes the number of atSigns; their monitors are all open while the rest is
+//! measured. What the server's threads have worked is a figure that other programs on the machine change little.
 
 #![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #![allow(clippy::unwrap_used)]
@@ -18,7 +18,7 @@ mod world;
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     os::unix::fs::FileExt,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -29,27 +29,29 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use ground::{Ground, name, resident};
 use line::{Line, member};
 use noports::{server::authority, sys::process::raise_descriptor_limit};
-use world::{World, support::becomes};
+use world::{NOPORTS, Process, World, support::becomes};
 
 /// Connections that work at the same time.
 const BUSY: usize = 50;
+/// A second, in what the kernel counts work in for programs.
+const TICKS: f64 = 100.0;
 /// How long each figure is measured.
 const LENGTH: Duration = Duration::from_secs(10);
 
 fn main() {
-    let count = std::env::args()
-        .skip(1)
-        .find_map(|word| word.parse().ok())
-        .unwrap_or(1000);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let count = words.iter().find_map(|word| word.parse().ok());
+    let program = words.iter().find(|word| word.contains('/'));
+    let program = program.map_or(NOPORTS, String::as_str);
     raise_descriptor_limit();
-    task::block_on(run(count));
+    task::block_on(run(count.unwrap_or(1000), program));
 }
 
-async fn run(count: usize) {
+async fn run(count: usize, program: &str) {
     let mut world = World::empty("localhost", |_| {}).await;
     let ground = Arc::new(Ground::of(&mut world, count).await);
     let began = Instant::now();
-    let server = world.serve();
+    let server = world.serve_as(program, &[]);
     row("ready after", began.elapsed().as_secs_f64() * 1e3, "ms");
     row("atSigns", count as f64, "");
     row(
@@ -71,19 +73,25 @@ async fn run(count: usize) {
         resident(&server) / 1024.0,
         "MB",
     );
-    notifications(&ground, &arrivals).await;
+    let worked = processor(&server);
+    let sent = notifications(&ground, &arrivals).await;
+    let worked = processor(&server) - worked;
+    row("server's processor time, each", worked * 1e6 / sent, "µs");
     row(
         "resident after notifications",
         resident(&server) / 1024.0,
         "MB",
     );
     for busy in [1, BUSY] {
+        let worked = processor(&server);
         let rate = updates(&ground, busy).await;
+        let worked = (processor(&server) - worked) / (rate * LENGTH.as_secs_f64());
         row(
             &format!("durable updates per second, {busy} writers"),
             rate,
             "",
         );
+        row("server's processor time, each", worked * 1e6, "µs");
     }
     row("bare fsync per second", fsyncs(&world), "");
     for busy in [1, BUSY] {
@@ -124,7 +132,9 @@ async fn open_monitors(ground: &Arc<Ground>, arrivals: &Arrivals) -> Vec<task::J
 }
 
 /// From many senders, each to a recipient of its own, as fast as they are acknowledged.
-async fn notifications(ground: &Arc<Ground>, arrivals: &Arrivals) {
+///
+/// How many.
+async fn notifications(ground: &Arc<Ground>, arrivals: &Arrivals) -> f64 {
     let began = Instant::now();
     let pairs = BUSY.min(ground.ports.len() / 2);
     let senders: Vec<_> = (0..pairs)
@@ -168,6 +178,16 @@ async fn notifications(ground: &Arc<Ground>, arrivals: &Arrivals) {
         "acknowledged to shown",
         sent.iter().map(from_reply).collect(),
     );
+    sent.len() as f64
+}
+
+/// What all threads of a process have worked since it began, in seconds.
+fn processor(process: &Process) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
+    // Behind the name, which may hold anything: user and system are the twelfth and thirteenth.
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks = [11, 12].map(|place: usize| fields[place].parse::<f64>().unwrap());
+    ticks.iter().sum::<f64>() / TICKS
 }
 
 fn percentiles(what: &str, mut times: Vec<Duration>) {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `attacks.md` | what each attack is, by its number, and what came of it |
 //! | this one | each as data: who, where, for how long, what else happens, its own criterion |
-//! | [`notes`], [`doors`], [`meetings`] | what the attackers do, in a process at their host |
+//! | [`notes`], [`doors`], [`meetings`], [`peers`] | what the attackers do, in a process at their host |
 //! | [`wire`] | their connections |
 //! | [`siege`] | one attack, with a good user before, during and after it; what is measured |
 //! | [`outcome`] | the criteria that all attacks share, and a line for each |
@@ -13,6 +13,7 @@ mod doors;
 mod meetings;
 mod notes;
 mod outcome;
+mod peers;
 mod siege;
 mod table;
 mod wire;
@@ -21,7 +22,7 @@ use std::{pin::Pin, time::Duration};
 
 use super::setup::Setup;
 use super::site::{ATSERVER, POLICY_HOST, RENDEZVOUS_HOST, STRANGER, client, device};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, TABLE};
 pub use siege::{Times, besiege};
 pub use table::ATTACKS;
 use wire::{Attacker, Went};
@@ -87,6 +88,8 @@ pub enum Besides {
     Hole,
     /// The daemon is killed and started again.
     Restart,
+    /// Half a minute later the policy is, and its line carries 2 Mbit/s.
+    PolicyRestart,
     /// The attacker knows the ports of the standing session, and first lines that were seen on the wire; new connections
     /// are made in it.
     LooksOn,
@@ -135,4 +138,21 @@ pub fn attack(name: &str, seed: &str, told: &[&str]) {
         // Whoever is told no goes on holding what he has.
         std::thread::sleep(Duration::from_secs(3600));
     }
+}
+
+/// `@aaa` tells somebody of so many devices that are none.
+pub fn invent(whom: &str, count: usize) {
+    let own = Attacker::new(0, Vec::new());
+    async_std::task::block_on(notes::invent(own, whom, count)).unwrap();
+}
+
+/// Somebody writes a record of his own.
+pub fn record(who: &str, key: &str, text: &str) {
+    let own = Attacker::new(0, Vec::new());
+    let written = async_std::task::block_on(async {
+        let mut wire = own.login(who).await?;
+        wire.ask(&format!("update:{key}{who} {text}")).await
+    });
+    let reply = written.unwrap();
+    assert!(reply.starts_with("data:"), "{reply}");
 }

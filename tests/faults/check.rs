@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    figures,
     line::Wiring,
     measure::{far_end, role, said, two_hosts},
     net::{Net, own_program},
@@ -27,6 +28,7 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// # Errors
 /// What it does not do.
 pub fn check(seed: u64) -> Result<(), String> {
+    figures::check()?;
     a_seed_decides_what_is_lost()?;
     // First of what takes a network: it says in a sentence what this machine cannot do.
     let (mut net, _echo) = two_hosts(seed)?;

@@ -2,7 +2,10 @@
 //!
 //! | role | |
 //! | --- | --- |
-//! | `echo PORT` | says `ready`, then says every byte again, to everybody |
+//! | `echo PORT [ADDRESS]` | says `ready`, then says every byte again, to everybody |
+//! | `greet PORT ADDRESS` | the same, but what it says is its own |
+//! | `invent ATSIGN COUNT` | so many devices that are none, made up by `@aaa` |
+//! | `record ATSIGN KEY TEXT` | writes a record of its own |
 //! | `talk HOST:PORT` | carries stdin and stdout to there |
 //! | `dial HOST:PORT MS` | what comes of a connection within that time: `ok`, `silence` or an error |
 //! | `ping HOST:PORT COUNT` | shortest, middle and longest round trip of one byte, in milliseconds |
@@ -12,7 +15,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs},
+    net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs},
     thread,
     time::{Duration, Instant},
 };
@@ -25,7 +28,11 @@ pub const INSIDE: &str = "--inside";
 pub fn main(words: &[String]) {
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["echo", port] => echo(port.parse().unwrap()),
+        ["echo", port] => echo((Ipv6Addr::UNSPECIFIED.into(), port.parse().unwrap()), false),
+        ["echo", port, at] => echo((at.parse().unwrap(), port.parse().unwrap()), false),
+        ["greet", port, at] => echo((at.parse().unwrap(), port.parse().unwrap()), true),
+        ["invent", whom, count] => attacks::invent(whom, count.parse().unwrap()),
+        ["record", who, key, text] => attacks::record(who, key, text),
         ["talk", at] => talk(at),
         ["dial", at, within] => dial(at, Duration::from_millis(within.parse().unwrap())),
         ["ping", at, count] => ping(at, count.parse().unwrap()),
@@ -36,12 +43,15 @@ pub fn main(words: &[String]) {
     }
 }
 
-fn echo(port: u16) {
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
+fn echo(at: (IpAddr, u16), has_words_of_its_own: bool) {
+    let listener = TcpListener::bind(at).unwrap();
     println!("ready");
-    for tcp in listener.incoming().flatten() {
+    for mut tcp in listener.incoming().flatten() {
         thread::spawn(move || {
             let _ = tcp.set_nodelay(true);
+            if has_words_of_its_own {
+                let _ = tcp.write_all(b"it is me\n");
+            }
             let _ = std::io::copy(&mut &tcp, &mut &tcp);
         });
     }

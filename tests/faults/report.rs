@@ -2,7 +2,16 @@
 
 use std::time::Duration;
 
-use super::rows::{KNOWN_LATE, Measured, Miss, Row};
+use super::{
+    figures::{Table, load},
+    rows::{KNOWN_LATE, Measured, Miss, Row},
+};
+
+/// In `outages.md`.
+pub const TABLE: Table = Table {
+    header: "| outage | | what | limit s | worst s | one by one s | load |",
+    keys: 2,
+};
 
 /// Some tries of one row.
 pub struct Tried<'a> {
@@ -60,6 +69,16 @@ impl Tried<'_> {
         };
         let words: Vec<_> = self.tries.iter().map(word).collect();
         words.join(", ")
+    }
+
+    /// In [`TABLE`].
+    pub fn row(&self, label: &str) -> String {
+        let (name, fault, limit) = (self.row.name, self.row.fault, self.row.limit.as_secs());
+        let (worst, each) = (self.worst(), self.one_by_one());
+        format!(
+            "| {name} | {label} | {fault} | {limit} | {worst} | {each} | {} |",
+            load()
+        )
     }
 
     /// The line, and what to do to see it again.

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    listed,
     random::Random,
+    setup::Setup,
     site::{ATSERVER, RENDEZVOUS_HOST, Site, client, device, manager},
     tunnel::Tunnel,
 };
@@ -35,6 +37,8 @@ pub struct Row {
     pub limit: Duration,
     /// Takes too long for CI.
     pub is_long: bool,
+    /// What it takes besides a device and a manager.
+    pub setup: fn(&mut Setup),
     /// The last one: how long to wait.
     pub run: fn(&mut Site, &mut Random, Duration) -> Measured,
 }
@@ -181,6 +185,59 @@ pub const ROWS: &[Row] = &[
         5,
         ipv4_silent,
     ),
+    // From here on: those of `attacks.md` that are a fault and no load.
+    long(row(
+        "rendezvous-frozen",
+        "N22: the rendezvous takes everything and carries nothing under a tunnel: it is told",
+        90,
+        listed::rendezvous_frozen,
+    )),
+    long(row(
+        "frozen-and-kept",
+        "N22: the same with --keep-alive, and then a rendezvous that is well: the next connection works",
+        30,
+        listed::frozen_and_kept,
+    )),
+    long(Row {
+        setup: |setup| {
+            setup.clients = 2;
+            setup.strangers = listed::GUESTS;
+            setup.has_policy = true;
+        },
+        ..row(
+            "policy-dies",
+            "N13: one of two policies is frozen between question and answer, ten times: the longest session",
+            8,
+            listed::policy_dies,
+        )
+    }),
+    long(row(
+        "no-room-in-run",
+        "N21: no room for the state file, then no atServer: it does not say connected",
+        120,
+        listed::no_room_in_run,
+    )),
+    long(row(
+        "false-route",
+        "N17: the rendezvous starts with a route for IPv6 that leads nowhere: one session",
+        10,
+        listed::false_route,
+    )),
+    long(row(
+        "other-localhost",
+        "N24: a service on one localhost, another user on the other one: the longest of 20 sessions, none of them his",
+        5,
+        listed::other_localhost,
+    )),
+    long(Row {
+        setup: |setup| setup.others = &["@aaa"],
+        ..row(
+            "invented-devices",
+            "N23: 1,000 devices that a stranger invents: the list of devices, one's own first",
+            20,
+            listed::invented_devices,
+        )
+    }),
 ];
 
 const fn row(
@@ -194,6 +251,7 @@ const fn row(
         fault,
         limit: seconds(limit),
         is_long: false,
+        setup: |_| {},
         run,
     }
 }

@@ -10,7 +10,6 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -20,8 +19,10 @@ use async_std::task::block_on;
 
 use super::{
     inside::INSIDE,
+    memory::MemoryLimit,
     net::{Net, full_name, own_program, wait_for_ready},
     rows::{Measured, Miss},
+    session::Session,
     setup::Setup,
 };
 use crate::world::{
@@ -39,14 +40,14 @@ pub const POLICY_HOST: &str = "policy";
 /// Who decides there.
 pub const POLICY: &str = "@policy";
 /// The port of that directory.
-const PEER_PORT: &str = "6400";
+pub const PEER_PORT: &str = "6400";
 
 /// Where a device's service listens. It is the one that a daemon lets everybody open whom it serves.
-const SERVICE: u16 = 22;
+pub const SERVICE: u16 = 22;
 /// Between two sessions that somebody tries to open.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// How often to look whether a process has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// What a client of ours waits for each answer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// After that a wait that should have ended has not.
@@ -60,10 +61,13 @@ pub struct Site {
     pub atserver: Option<Process>,
     pub rendezvous: Option<Process>,
     pub daemons: Vec<Option<Process>>,
-    _services: Vec<Process>,
+    /// At the devices, one each.
+    pub services: Vec<Process>,
     pub clients: usize,
     pub net: Net,
     pub world: World,
+    /// Last: it goes when nobody is in it any more.
+    memory: Option<MemoryLimit>,
 }
 
 pub fn device(number: usize) -> String {
@@ -79,18 +83,10 @@ fn device_name(number: usize) -> String {
 }
 
 impl Site {
-    /// All of it, up and running.
+    /// All of it, made of this, up and running.
     ///
     /// # Errors
     /// In a sentence, when this machine cannot do it.
-    pub fn start(devices: usize, clients: usize, seed: u64) -> Result<Self, String> {
-        Self::made(Setup::of(devices, clients), seed)
-    }
-
-    /// The same, made of this.
-    ///
-    /// # Errors
-    /// The same.
     pub fn made(setup: Setup, seed: u64) -> Result<Self, String> {
         let mut site = Self::without_daemons(setup, seed)?;
         for number in 0..site.daemons.len() {
@@ -116,18 +112,25 @@ impl Site {
             atserver: None,
             rendezvous: None,
             daemons: (0..devices).map(|_| None).collect(),
-            _services: Vec::new(),
+            services: Vec::new(),
             clients,
             net,
             world: block_on(founded(&setup)),
+            memory: setup
+                .memory
+                .map(|(_, most)| MemoryLimit::of(most))
+                .transpose()?,
             setup,
         };
         site.mount_disk();
         site.peer = site.setup.is_federated.then(|| site.start_peer());
         site.atserver = Some(site.start_atserver());
         site.rendezvous = Some(site.start_rendezvous());
-        site.policy = site.setup.has_policy.then(|| site.start_policy());
-        site._services = (0..devices).map(|number| site.service(number)).collect();
+        if site.setup.has_records {
+            site.record_rules();
+        }
+        site.policy = site.setup.has_policy.then(|| site.start_policy(&[]));
+        site.services = (0..devices).map(|number| site.service(number)).collect();
         Ok(site)
     }
 
@@ -155,6 +158,11 @@ impl Site {
         );
     }
 
+    /// How many processes the kernel has ended for want of memory.
+    pub fn memory_killed(&self) -> u64 {
+        self.memory.as_ref().map_or(0, MemoryLimit::killed)
+    }
+
     /// Bytes on it.
     pub fn used(&self) -> u64 {
         let found = rustix::fs::statvfs(&self.disk().0);
@@ -179,7 +187,7 @@ impl Site {
         command
     }
 
-    fn home(&self, host: &str) -> PathBuf {
+    pub fn home(&self, host: &str) -> PathBuf {
         let home = self.world.dir.path(&format!("home-{host}"));
         fs::create_dir_all(&home).unwrap();
         home
@@ -195,7 +203,7 @@ impl Site {
     }
 
     /// Starts a service at this host; returns when it is ready.
-    fn serve(&self, host: &str, words: &[&str]) -> Process {
+    pub fn serve(&self, host: &str, words: &[&str]) -> Process {
         let words = [words, &["--json"]].concat();
         self.world.ready(host, self.role(host, &words))
     }
@@ -207,14 +215,26 @@ impl Site {
         let more = more.filter(|(_, more)| self.knows(words, more[0]));
         let more: Vec<_> = more.flat_map(|(_, more)| more.iter().copied()).collect();
         let words = [words, &more].concat();
-        match self.setup.descriptors {
-            Some((role, most)) if role == words[0] => {
-                let script = format!("ulimit -n {most}; exec \"$@\"");
-                let words = [&["-c", &script, "sh", program], &words[..]].concat();
-                self.command(host, "sh", &words)
-            }
-            _ => self.command(host, program, &words),
+        let limits = self.limits(words[0]);
+        if limits.is_empty() {
+            return self.command(host, program, &words);
         }
+        let script = format!("{limits}exec \"$@\"");
+        let words = [&["-c", &script, "sh", program], &words[..]].concat();
+        self.command(host, "sh", &words)
+    }
+
+    /// What a shell says to begin with, so that this role has no more than the setup allows.
+    fn limits(&self, role: &str) -> String {
+        let mut script = String::new();
+        if let Some((_, most)) = self.setup.descriptors.filter(|(whose, _)| *whose == role) {
+            script += &format!("ulimit -n {most}; ");
+        }
+        let memory = self.setup.memory.filter(|(whose, _)| *whose == role);
+        if let (Some(_), Some(limit)) = (memory, &self.memory) {
+            script += &format!("echo $$ >{}; ", limit.members().display());
+        }
+        script
     }
 
     /// Whether the program's help for this role names an option.
@@ -255,19 +275,51 @@ impl Site {
     }
 
     /// Who lets the first manager in.
-    fn start_policy(&self) -> Process {
+    pub fn start_policy(&self, more: &[&str]) -> Process {
+        let words = ["policy", "serve", "--as", POLICY];
+        let rules = self.rules();
+        let rules = if self.setup.has_records {
+            &["--records"][..]
+        } else {
+            &["--rules", &rules]
+        };
+        self.serve(POLICY_HOST, &[&words[..], rules, more].concat())
+    }
+
+    /// The same as a record.
+    fn record_rules(&self) {
+        let (own, name, user) = (
+            own_program().display().to_string(),
+            device_name(0),
+            manager(0),
+        );
+        let text = format!(
+            r#"{{"id":"1","name":"ops","description":"","daemonAtSigns":["{DEVICE}"],"devices":[{{"name":"{name}","permitOpens":["*:*"]}}],"deviceGroups":[],"userAtSigns":["{user}"]}}"#
+        );
+        let words = [INSIDE, "record", POLICY, "1.groups.policy.sshnp", &text];
+        let status = self.command(POLICY_HOST, &own, &words).status();
+        assert!(status.is_ok_and(|status| status.success()));
+    }
+
+    /// The file with its rules, if there is none yet.
+    fn rules(&self) -> String {
+        let (path, shown) = (
+            self.world.dir.path("policy.yaml"),
+            self.world.dir.text("policy.yaml"),
+        );
+        if path.exists() {
+            return shown;
+        }
         let text = format!(
             "userGroups:\n  ops:\n    userAtSigns: ['{}']\n    permissions:\n      daemonAtSigns: ['{DEVICE}']\n      deviceNames:\n        {}: ['*:*']\n",
             manager(0),
             device_name(0)
         );
-        fs::write(self.world.dir.path("policy.yaml"), text).unwrap();
-        let rules = self.world.dir.text("policy.yaml");
-        let words = ["policy", "serve", "--as", POLICY, "--rules", &rules];
-        self.serve(POLICY_HOST, &words)
+        fs::write(path, text).unwrap();
+        shown
     }
 
-    fn daemon_words(&self, number: usize) -> Vec<String> {
+    pub fn daemon_words(&self, number: usize) -> Vec<String> {
         let first = usize::from(self.setup.has_policy);
         let managers: Vec<_> = (first..self.clients).map(manager).collect();
         let managers = managers.join(",");
@@ -302,7 +354,7 @@ impl Site {
         options.create(true).append(true).open(path).unwrap()
     }
 
-    fn service(&self, number: usize) -> Process {
+    pub fn service(&self, number: usize) -> Process {
         self.echo(&device(number), SERVICE)
     }
 
@@ -317,21 +369,17 @@ impl Site {
 
     /// One session of this client with this device: begun, not waited for.
     pub fn open(&self, from: &str, who: &str, to: usize, patience: Duration) -> Session {
+        Session::of(self.begin(from, who, to, patience))
+    }
+
+    fn begin(&self, from: &str, who: &str, to: usize, patience: Duration) -> Process {
         let (name, patience) = (device_name(to), patience.as_secs().to_string());
         let words = ["client", "--as", who, "--to", DEVICE, "--device", &name];
         let words = [&words[..], &["--stdio", "-v", "--timeout", &patience]].concat();
         let mut command = self.role(from, &words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped());
-        let mut process = Process(command.spawn().unwrap());
-        // Both ends of what is said end here: the session is over once it has come back.
-        let mut stdin = process.0.stdin.take().unwrap();
-        // One that has ended already says why.
-        let _ = stdin.write_all(WORDS);
-        Session {
-            process,
-            began: Instant::now(),
-        }
+        Process(command.spawn().unwrap())
     }
 
     /// A session of the first client with the first device.
@@ -371,46 +419,6 @@ impl Site {
     }
 }
 
-/// What a session says, and hears again.
-const WORDS: &[u8] = b"said, and heard again\n";
-
-/// A session that somebody has begun to open.
-pub struct Session {
-    process: Process,
-    pub began: Instant,
-}
-
-impl Session {
-    /// How it ended, if it has: what was said came back, or why not.
-    pub fn ended(&mut self) -> Option<Result<(), String>> {
-        let status = self.process.0.try_wait().unwrap()?;
-        let (mut heard, mut why) = (Vec::new(), String::new());
-        let child = &mut self.process.0;
-        let _ = child.stdout.take()?.read_to_end(&mut heard);
-        let _ = child.stderr.take()?.read_to_string(&mut why);
-        if status.success() && heard == WORDS {
-            return Some(Ok(()));
-        }
-        let says = |line: &&str| !line.trim_start().starts_with("hint:");
-        let last = why.lines().rfind(says).unwrap_or_default();
-        Some(Err(format!(
-            "{status}, {} bytes heard: {last}",
-            heard.len()
-        )))
-    }
-
-    /// Waits for its end; how long it took, or why it was none.
-    pub fn wait(mut self) -> Result<Duration, String> {
-        while self.began.elapsed() < ENDLESS {
-            if let Some(ended) = self.ended() {
-                return ended.map(|()| self.began.elapsed());
-            }
-            at_a_pace(LOOK_AGAIN);
-        }
-        Err(format!("it still waits after {ENDLESS:?}"))
-    }
-}
-
 /// The atSign of a client.
 pub fn manager(number: usize) -> String {
     format!("@client{number}")
@@ -437,8 +445,8 @@ async fn founded(setup: &Setup) -> World {
     for (who, pkam, encryption) in own {
         world.activate(who, pkam, encryption).await;
     }
-    for number in 0..setup.strangers {
-        let who = stranger(number);
+    let others = setup.others.iter().map(|who| (*who).to_owned());
+    for who in (0..setup.strangers).map(stranger).chain(others) {
         world.activate(&who, "session", "@device_example").await;
     }
     if setup.has_policy {

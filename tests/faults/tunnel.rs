@@ -31,9 +31,17 @@ impl Tunnel {
     /// # Errors
     /// When none has.
     pub fn open(site: &Site) -> Result<Self, Miss> {
+        Self::open_with(site, &[])
+    }
+
+    /// The same with more options.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_with(site: &Site, more: &[&str]) -> Result<Self, Miss> {
         let (host, who) = (client(0), manager(0));
         let words = ["tunnel", "--as", &who, "--to", DEVICE, "--device", "dev0"];
-        let words = [&words[..], &["--json", "--forward", "0:localhost:22"]].concat();
+        let words = [&words[..], &["--json", "--forward", "0:localhost:22"], more].concat();
         let mut command = site.role(&host, &words);
         command
             .stdout(Stdio::piped())

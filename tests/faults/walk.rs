@@ -16,17 +16,21 @@ use std::{
 
 use super::{
     random::Random,
-    site::{ATSERVER, NOBODY, RENDEZVOUS_HOST, STRANGER, Session, Site, client, device, manager},
+    session::Session,
+    setup::Setup,
+    site::{ATSERVER, NOBODY, RENDEZVOUS_HOST, STRANGER, Site, client, device, manager},
 };
 use crate::world::{
     Process, children_of, descriptors, signal,
     support::{at_a_pace, becomes},
 };
 
-const DEVICES: usize = 10;
-const CLIENTS: usize = 4;
+pub const DEVICES: usize = 10;
+pub const CLIENTS: usize = 4;
 /// From the end of a fault until a daemon serves.
 const BACK: Duration = Duration::from_secs(60);
+/// What is worth a line.
+const LATE: Duration = Duration::from_secs(10);
 /// For an answer, of somebody who tries while there is a fault.
 const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors more than at the start that are nobody's leftover: a connection that is being made anew.
@@ -171,8 +175,8 @@ struct Came {
 ///
 /// # Errors
 /// What does not hold, with the step.
-pub fn walk(length: Duration, seed: u64) -> Result<(), String> {
-    let mut site = Site::start(DEVICES, CLIENTS, seed)?;
+pub fn walk(setup: Setup, length: Duration, seed: u64) -> Result<(), String> {
+    let mut site = Site::made(setup, seed)?;
     for number in 0..DEVICES {
         site.recovery_of(number, BACK)
             .map_err(|why| format!("at the start: {why:?}"))?;
@@ -229,6 +233,12 @@ fn step(site: &mut Site, random: &mut Random, came: &mut Came) -> Result<(), Str
         let back = site.recovery_of(number, BACK);
         let back =
             back.map_err(|why| format!("dev{number} is not back after {BACK:?}: {why:?}"))?;
+        if back > LATE {
+            println!(
+                "      dev{number} is back after {:.1} s",
+                back.as_secs_f64()
+            );
+        }
         came.worst = came.worst.max(back);
         came.sessions += 1;
     }

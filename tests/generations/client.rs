@@ -54,6 +54,7 @@ impl Scene {
             .daemon_with(self.sshd.port, |policy| {
                 policy.device = name.parse().unwrap();
                 policy.ssh.file = Some(file);
+                policy.client_source = daemon::ClientSource::Auto;
                 change(policy);
             })
             .await;
@@ -289,12 +290,52 @@ fn a_key_that_is_sent_is_let_in_for_good() {
         let flags = ["--send-key", file.to_str().unwrap()];
         for _ in 0..2 {
             scene.works("send a key", "", "takes", &flags).await;
-        }
-        until("the key is in, once", || {
             let text = fs::read_to_string(scene.person.file()).unwrap();
-            text.matches(&key.public).count() == 1
-        })
-        .await;
+            assert_eq!(text.matches(&key.public).count(), 1, "before ssh logs in");
+        }
+    });
+}
+
+/// It was "sent", and whether it was let in stood in the device's log only.
+#[test]
+fn what_a_device_made_of_a_key_is_told_to_its_sender() {
+    block_on(async {
+        let mut scene = Scene::start(None).await;
+        let dir = scene.world.dir.text("");
+        fs::create_dir(scene.world.dir.path("taken")).unwrap();
+        fs::write(scene.world.dir.path("plain"), "").unwrap();
+        for (device, file) in [
+            ("takes", "free"),
+            ("no-file", "taken"),
+            ("no-folder", "plain/authorized_keys"),
+        ] {
+            let file = std::path::Path::new(&dir).join(file);
+            let change = |policy: &mut daemon::DaemonOptions| {
+                policy.ssh.accept_keys = Some(daemon::KeyOptions::default());
+                policy.ssh.file = Some(file);
+            };
+            scene.daemon(device, change).await;
+        }
+        let key = scene.world.dir.path("new.pub");
+        let public = noports::sys::ssh_key::SshKey::generate().unwrap().public;
+        fs::write(&key, format!("{public} alice@laptop\n")).unwrap();
+        let flags = ["--send-key", key.to_str().unwrap()];
+        let lost = "WARNING: the device does not let the ssh public key in: ";
+        for (device, want) in [
+            (
+                "takes",
+                "the device lets the ssh public key in, as the user that its daemon runs as\n",
+            ),
+            ("takes", "the device let the ssh public key in before\n"),
+            ("no-file", lost),
+            ("no-folder", lost),
+        ] {
+            // Another key of alice's opens the session in any case.
+            let done = output(scene.client("", device, &flags, &["true"])).await;
+            let said = String::from_utf8(done.stderr).unwrap();
+            assert!(said.contains(want), "{device}: {said}");
+            assert_eq!(done.status.code(), Some(0), "{device}: {said}");
+        }
     });
 }
 
@@ -428,10 +469,8 @@ fn a_line_that_is_left_behind_dies_by_itself() {
             line.map(str::to_owned)
         };
         let command = scene.client("", "nosuch", &["--legacy-daemon"], &[]);
-        let limits = |line: &str| {
-            line.contains(",expiry-time=\"20") && line.contains(",no-agent-forwarding,")
-        };
-        // This sshd knows expiry times; `a_line_expires_by_itself_where_sshd_knows_that` has those that do not.
+        let limits = |line: &str| line.contains(",expiry-time=\"20") && line.contains(",restrict,");
+        // This sshd knows expiry times; `the_line_of_a_temporary_key_has_only_options_that_its_sshd_knows` has those that do not.
         let code = scene.told(command, &[Signal::KILL], |_| line().is_some());
         assert_eq!(code, Some(128 + 9));
         let left = line().expect("kill -9 leaves it");

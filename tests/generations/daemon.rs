@@ -272,8 +272,8 @@ fn a_client_of_4_0_opens_its_tunnel_with_a_key_that_lives_for_seconds() {
         let now = fs::read_to_string(&keys).unwrap();
         let added = now.strip_prefix(&before).unwrap();
         let options = format!(
-            "command=\"echo \\\"ssh session complete\\\";sleep 20\",no-agent-forwarding,no-X11-forwarding,\
-             no-user-rc,PermitOpen=\"localhost:{}\",expiry-time=\"20",
+            "command=\"echo ssh session complete;sleep 20\",restrict,port-forwarding,pty,PermitOpen=\"localhost:{}\",\
+             expiry-time=\"20",
             sshd.port
         );
         assert!(added.starts_with(&options), "{added}");

@@ -381,6 +381,7 @@ impl Stage {
             many: None,
             greeting: noports::session::bridge::Greeting::Any,
             nearness: None,
+            source: None,
         };
         task::spawn(bridge::run(plan, || ()));
         let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -465,6 +466,7 @@ fn name(awaited: Awaited) -> &'static str {
         Awaited::Ports => "ports",
         Awaited::NoPorts => "no ports",
         Awaited::Answer => "answer",
+        Awaited::KeyFate => "key fate",
     }
 }
 
@@ -505,6 +507,7 @@ async fn bridge_for(ready: Ready) -> Endpoint {
         many: None,
         greeting: noports::session::bridge::Greeting::Any,
         nearness: None,
+        source: None,
     };
     task::spawn(bridge::run(plan, || ()));
     here(port)
@@ -517,7 +520,15 @@ async fn tunnel_for(ready: Ready) -> Endpoint {
     task::spawn(async move {
         let mut visitors = Visitors::of(listener).unwrap();
         let idle = Duration::from_secs(10);
-        bridge::run_for(&mut visitors, ready.far, Default::default(), idle, || ()).await
+        bridge::run_for(
+            &mut visitors,
+            ready.far,
+            Default::default(),
+            idle,
+            Default::default(),
+            || (),
+        )
+        .await
     });
     here(port)
 }

@@ -298,6 +298,8 @@ impl World {
             ALICE,
             "--device",
             NAME,
+            "--client-source",
+            "off",
             "--sshd-port",
             &port,
         ])
@@ -351,12 +353,14 @@ impl World {
     ) {
         let mut policy = daemon::DaemonOptions {
             allow_inner: false,
+            shared_name: false,
             sandbox: true,
             device: NAME.parse().unwrap(),
             managers: vec![ALICE.parse().unwrap()],
             consult: None,
             permit: format!("localhost:{port}").parse().unwrap(),
-            sshd_port: port,
+            sshd: Endpoint::parse("localhost", Some(port)).unwrap(),
+            client_source: daemon::ClientSource::Off,
             hide: false,
             ssh: daemon::Ssh {
                 file: Some(self.dir.path("authorized_keys")),
@@ -424,7 +428,10 @@ impl World {
 
     /// Where its atDirectory is.
     pub fn root(&self) -> String {
-        format!("localhost:{}", self.port)
+        match &self.network.root {
+            Root::Directory(at) if at.host.contains(':') => at.to_string(),
+            _ => format!("localhost:{}", self.port),
+        }
     }
 
     /// A program that runs in this world's environment, such as ssh.

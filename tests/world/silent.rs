@@ -8,8 +8,15 @@
 //! | `@off…` | is not there: the port is closed |
 //! | `@well…` | has a public key, and one for everything that is looked up |
 //! | `@big…` | has one of [`BIG`] bytes |
+//! | `@kin…` | says what has been put there, by `put:KEY VALUE` of anybody: it can prove who it is |
+//! | `@shy…` | the same, and says nothing at all where nothing has been put |
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_std::{
     io::{ReadExt, WriteExt},
@@ -66,6 +73,8 @@ impl Silent {
         let (tar, off) = (door(0).await, door(0).await);
         let (mute, drip, directory) = (door(0).await, door(0).await, door(port).await);
         let (well, big) = (door(0).await, door(0).await);
+        let (kin, shy) = (door(0).await, door(0).await);
+        let records = Records::default();
         let known: Vec<(&str, String)> = [
             ("tar", &tar),
             ("mute", &mute),
@@ -73,6 +82,8 @@ impl Silent {
             ("off", &off),
             ("well", &well),
             ("big", &big),
+            ("kin", &kin),
+            ("shy", &shy),
         ]
         .map(|(name, door)| (name, place(door)))
         .into();
@@ -93,6 +104,8 @@ impl Silent {
             })),
             task::spawn(each(well, tls(), |stream| keyed(stream, 392))),
             task::spawn(each(big, tls(), |stream| keyed(stream, BIG))),
+            task::spawn(each(kin, tls(), told(&records, false))),
+            task::spawn(each(shy, tls(), told(&records, true))),
             task::spawn(each(directory, tls(), move |stream| {
                 let find = find.clone();
                 async move {
@@ -124,6 +137,77 @@ async fn keyed(mut stream: TlsStream, length: usize) {
             Ok(1..) => next = data.as_bytes(),
             _ => return,
         }
+    }
+}
+
+/// What has been put there.
+type Records = Arc<Mutex<HashMap<String, String>>>;
+
+/// A connection to those records; `is_shy`: whoever asks for what is not there hears nothing.
+fn told(records: &Records, is_shy: bool) -> impl Fn(TlsStream) -> Boxed + use<> {
+    let records = records.clone();
+    move |stream| {
+        let records = records.clone();
+        Box::pin(async move {
+            let _ = tell(stream, &records, is_shy).await;
+        })
+    }
+}
+
+type Boxed = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn tell(mut stream: TlsStream, records: &Records, is_shy: bool) -> std::io::Result<()> {
+    stream.write_all(b"@").await?;
+    stream.flush().await?;
+    let (mut kept, mut buffer) = (String::new(), [0; 4096]);
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        kept += &String::from_utf8_lossy(&buffer[..read]);
+        while let Some((line, rest)) = kept.split_once('\n') {
+            let reply = reply(line.trim(), records);
+            kept = rest.to_owned();
+            let Some(reply) = reply else {
+                if is_shy {
+                    return futures_lite::future::pending().await;
+                }
+                stream.write_all(b"error:AT0015-key not found\n@").await?;
+                stream.flush().await?;
+                continue;
+            };
+            stream
+                .write_all(format!("data:{reply}\n@").as_bytes())
+                .await?;
+            stream.flush().await?;
+        }
+    }
+}
+
+/// A key without its owner counts for all who have none of their own.
+fn reply(line: &str, records: &Records) -> Option<String> {
+    let mut records = records.lock().unwrap();
+    if let Some((key, value)) = line
+        .strip_prefix("put:")
+        .and_then(|put| put.split_once(' '))
+    {
+        records.insert(key.to_owned(), value.to_owned());
+        return Some("1".to_owned());
+    }
+    let key = line.strip_prefix("lookup:")?;
+    let (is_whole, key) = match key.strip_prefix("all:") {
+        Some(key) => (true, key),
+        None => (false, key),
+    };
+    let of_all = key.split('@').next().unwrap_or_default();
+    let value = records.get(key).or_else(|| records.get(of_all))?;
+    if is_whole {
+        Some(format!(
+            "{{\"key\":\"public:{key}\",\"data\":\"{value}\",\"metaData\":{{}}}}"
+        ))
+    } else {
+        Some(value.clone())
     }
 }
 

@@ -51,14 +51,14 @@ struct Wire {
 
 /// A connection is to prove itself.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Proof {
+pub(super) struct ProofDemand {
     /// An answer must come in this time.
     pub within: Duration,
     /// It was the alarm: the others know already.
     pub is_alarm: bool,
 }
 
-impl Proof {
+impl ProofDemand {
     /// Because nothing was heard for a while.
     pub(super) fn of_quiet(within: Duration) -> Self {
         Self {
@@ -210,9 +210,9 @@ impl Bell {
     }
 
     /// Waits until it rings.
-    pub(super) async fn rung(&self) -> Proof {
+    pub(super) async fn rung(&self) -> ProofDemand {
         match self.rings.recv().await {
-            Ok(within) => Proof {
+            Ok(within) => ProofDemand {
                 within,
                 is_alarm: true,
             },

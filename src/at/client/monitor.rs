@@ -42,7 +42,7 @@ use crate::{
 };
 
 use super::{
-    alarm::{Bell, Proof},
+    alarm::{Bell, ProofDemand},
     lines::{DeliveredIds, PartialLine, PassedOver, TornLines},
     link::{self, Ends, Link, LinkError, LoginContext},
 };
@@ -149,7 +149,7 @@ enum Wakeup {
     /// Bytes came; false: the end.
     Filled(Result<bool, LinkError>),
     /// Ask `noop:0`.
-    Prove(Proof),
+    Prove(ProofDemand),
     Hopeless(LinkError),
 }
 
@@ -385,7 +385,7 @@ impl Monitor {
     /// Delivers until the connection is dead.
     async fn watch(&mut self, link: &mut Link) -> ListenError {
         self.bell.stands(link.ends.map(|ends| ends.local));
-        let mut proof: Option<Proof> = None;
+        let mut proof: Option<ProofDemand> = None;
         let mut rest = PartialLine::default();
         loop {
             let heard = match self.deliver_from(link).await {
@@ -417,12 +417,12 @@ impl Monitor {
     }
 
     /// What is to be done when nothing comes.
-    async fn wakeup(&self, ends: Option<Ends>, proof: Option<Proof>) -> Wakeup {
+    async fn wakeup(&self, ends: Option<Ends>, proof: Option<ProofDemand>) -> Wakeup {
         let Some(proof) = proof else {
             let rung = async { Wakeup::Prove(self.bell.rung().await) };
             let quiet = async {
                 sleep(self.logins.timing.silence).await;
-                Wakeup::Prove(Proof::of_quiet(self.logins.timing.proof))
+                Wakeup::Prove(ProofDemand::of_quiet(self.logins.timing.proof))
             };
             return or(rung, quiet).await;
         };
@@ -430,7 +430,7 @@ impl Monitor {
         let hopeless = self.logins.hopeless(ends, tell, proof.within);
         // An alarm may leave less time than this proof had.
         let sooner = async {
-            let Proof { within, .. } = self.bell.rung().await;
+            let ProofDemand { within, .. } = self.bell.rung().await;
             sleep(within).await;
             LinkError::Silent(within)
         };

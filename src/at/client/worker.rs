@@ -33,7 +33,7 @@ use crate::{
 };
 
 use super::{
-    alarm::{Bell, Proof},
+    alarm::{Bell, ProofDemand},
     link::{self, Link, LinkError, LoginContext},
     timing::Timing,
 };
@@ -145,7 +145,7 @@ fn is_private(verb: &Verb) -> bool {
     )
 }
 
-type Outcome = Result<Reply, LinkError>;
+type CommandResult = Result<Reply, LinkError>;
 
 struct Worker {
     logins: LoginContext,
@@ -158,9 +158,9 @@ struct Worker {
 }
 
 /// What the worker does next.
-enum Wakeup {
+enum WorkerEvent {
     Serve(QueuedCommand),
-    Probe(Proof),
+    Probe(ProofDemand),
     Reconnect,
     Drop(LinkError),
     End,
@@ -185,14 +185,14 @@ impl Worker {
     async fn run(mut self) {
         loop {
             match self.next().await {
-                Wakeup::Serve(job) => self.serve(job).await,
-                Wakeup::Probe(proof) => self.probe(proof).await,
-                Wakeup::Reconnect => {
+                WorkerEvent::Serve(job) => self.serve(job).await,
+                WorkerEvent::Probe(proof) => self.probe(proof).await,
+                WorkerEvent::Reconnect => {
                     if let Ok(link) = self.connect().await {
                         self.link = Some(link);
                     }
                 }
-                Wakeup::Drop(why) => {
+                WorkerEvent::Drop(why) => {
                     info!(
                         "as={} link=command state=lost reason={:?}",
                         self.logins.keys.atsign,
@@ -201,7 +201,7 @@ impl Worker {
                     self.link = None;
                     self.bell.fell();
                 }
-                Wakeup::End => break,
+                WorkerEvent::End => break,
             }
         }
         if let Some(link) = self.link {
@@ -209,22 +209,22 @@ impl Worker {
         }
     }
 
-    async fn next(&mut self) -> Wakeup {
+    async fn next(&mut self) -> WorkerEvent {
         let job = async {
             match self.jobs.recv().await {
-                Ok(job) => Wakeup::Serve(job),
-                Err(_) => Wakeup::End,
+                Ok(job) => WorkerEvent::Serve(job),
+                Err(_) => WorkerEvent::End,
             }
         };
         let quiet = async {
             match &mut self.link {
                 Some(link) => {
                     let timing = &self.logins.timing;
-                    let rung = async { Wakeup::Probe(self.bell.rung().await) };
+                    let rung = async { WorkerEvent::Probe(self.bell.rung().await) };
                     let broken = async {
                         match timeout(timing.idle, link.watch()).await {
-                            Ok(broken) => Wakeup::Drop(broken),
-                            Err(_) => Wakeup::Probe(Proof::of_quiet(timing.proof)),
+                            Ok(broken) => WorkerEvent::Drop(broken),
+                            Err(_) => WorkerEvent::Probe(ProofDemand::of_quiet(timing.proof)),
                         }
                     };
                     or(broken, rung).await
@@ -232,14 +232,14 @@ impl Worker {
                 None => {
                     let pause = self.backoff.pause(jitter());
                     sleep(pause.max(self.logins.barred.left())).await;
-                    Wakeup::Reconnect
+                    WorkerEvent::Reconnect
                 }
             }
         };
         or(job, quiet).await
     }
 
-    async fn probe(&mut self, proof: Proof) {
+    async fn probe(&mut self, proof: ProofDemand) {
         let Some(mut link) = self.link.take() else {
             return;
         };
@@ -261,14 +261,14 @@ impl Worker {
     }
 
     /// Sends a command, waits for its answer. Once the alarm rings, one that can be repeated has no longer than a proof.
-    async fn ask(&mut self, link: &mut Link, job: &QueuedCommand, repeat: bool) -> Outcome {
+    async fn ask(&mut self, link: &mut Link, job: &QueuedCommand, repeat: bool) -> CommandResult {
         let left = job.until.saturating_duration_since(Instant::now());
         let reply = self.logins.timing.reply;
         let doubted = async {
             if !repeat {
                 return pending().await;
             }
-            let Proof { within, .. } = self.bell.rung().await;
+            let ProofDemand { within, .. } = self.bell.rung().await;
             sleep(within).await;
             Err(LinkError::Silent(within))
         };

@@ -10,12 +10,14 @@ use log::warn;
 use crate::{
     classic::temporary,
     cli::Failure,
+    net::ssh_server::SshServer,
     np::ids::SessionId,
     secret::Secret,
     sys::{authorized_keys::AuthorizedKeys, ssh_key::SshKey},
+    text::endpoint::Endpoint,
 };
 
-/// Lets a fresh key in to our sshd on this port, has the device `log_in` with it, and takes the key out again.
+/// Lets a fresh key in to this sshd of ours, has the device `log_in` with it, and takes the key out again.
 ///
 /// Dropped at any moment, this takes the key out before it is gone. So whoever may be told to end has to hear that
 /// from before this begins, and then to drop it.
@@ -24,7 +26,7 @@ use crate::{
 /// When the key cannot be let in; else what `log_in` says.
 pub async fn let_in<F>(
     session: SessionId,
-    sshd: u16,
+    sshd: &Endpoint,
     log_in: impl FnOnce(Secret<String>) -> F,
 ) -> Result<(), Failure>
 where
@@ -44,13 +46,13 @@ where
 struct Guest(AuthorizedKeys);
 
 impl Guest {
-    async fn write(&self, sshd: u16, public: String, session: SessionId) -> io::Result<()> {
-        let keys = self.0.clone();
+    async fn write(&self, sshd: &Endpoint, public: String, session: SessionId) -> io::Result<()> {
+        let (keys, sshd) = (self.0.clone(), sshd.clone());
         task::spawn_blocking(move || {
             // What an earlier one that crashed left behind.
             keys.remove_stale()?;
-            let expiry = (temporary::sshd_knows_expiry(sshd) == Some(true)).then(temporary::expiry);
-            let line = temporary::line(sshd, expiry, "", &public);
+            let server = SshServer::ask(&sshd, None).map(|(server, _)| server);
+            let line = temporary::line(sshd.port, server, "", &public)?;
             keys.add_session_key(&line, &session.to_string())
         })
         .await

@@ -27,6 +27,7 @@ use crate::{
     np::{ids::SessionId, reverse::ReverseRequest},
     secret::Secret,
     sys::ssh,
+    text::endpoint::Endpoint,
 };
 
 /// Senders whose keys are kept at a time.
@@ -110,7 +111,7 @@ pub async fn log_in(
     request: &ReverseRequest,
     session: SessionId,
     key: &Secret<String>,
-    sshd: u16,
+    sshd: &Endpoint,
 ) -> Result<(), String> {
     let failed = |why: &dyn std::fmt::Display| format!("Remote SSH Client failure : {why}");
     let user = request.user.parse().map_err(|why| failed(&why))?;

@@ -209,6 +209,41 @@ fn an_address_in_place_of_the_asked_name_is_not_fatal() {
     });
 }
 
+/// The mark of some editors hid the first certificate.
+#[test]
+fn an_authority_is_read_as_editors_of_windows_save_it() {
+    block_on(async {
+        let authority = Authority::new();
+        let acceptor = authority.acceptor(&["h.example"]);
+        let text = fs::read_to_string(&authority.file).unwrap();
+        let wide = |bytes: fn(u16) -> [u8; 2]| {
+            let marked = format!("\u{feff}{text}");
+            marked.encode_utf16().flat_map(bytes).collect::<Vec<u8>>()
+        };
+        for (how, content) in [
+            ("mark", format!("\u{feff}{text}").into_bytes()),
+            ("CRLF", text.replace('\n', "\r\n").into_bytes()),
+            (
+                "mark and CRLF",
+                format!("\u{feff}{text}").replace('\n', "\r\n").into_bytes(),
+            ),
+            ("UTF-16", wide(u16::to_le_bytes)),
+            ("UTF-16, the other", wide(u16::to_be_bytes)),
+            ("Latin-1", [b"# caf\xe9\n", text.as_bytes()].concat()),
+        ] {
+            fs::write(&authority.file, content).unwrap();
+            let met = handshake(&authority.connector(), "h.example", &acceptor).await;
+            assert!(met.0.is_ok(), "{how}");
+        }
+        // Without a mark it could be either.
+        fs::write(&authority.file, &wide(u16::to_le_bytes)[2..]).unwrap();
+        let error = Connector::new(&[&authority.file]).err().unwrap();
+        assert!(error.to_string().contains("is it UTF-16?"), "{error}");
+        // What is not there has no form that could be wrong.
+        assert_eq!(error.hint(), None);
+    });
+}
+
 #[test]
 fn one_file_may_hold_several_authorities_and_bad_files_are_named() {
     block_on(async {

@@ -36,7 +36,7 @@ use crate::{
     np::{agreement::ML_KEM_KEY, far_end::FarEnd},
     pipe::{cipher::Side, protection::Protection},
     secret::Secret,
-    text::{endpoint::Endpoint, host::is_host},
+    text::{endpoint::Endpoint, host::canonical},
 };
 
 pub use answer::{Accepted, Answer, AnswerError, Asked, ClientKeys, DeviceKeys, accept, accept_tunnel, connected, read_answer, refuse};
@@ -209,9 +209,8 @@ impl Protection {
         let newer: Newer = json::from_str(payload)
             .map_err(|_| RequestError::Member("relayAuthMode or twinKeys"))?;
         let session = session.parse()?;
-        if !is_host(&host) || port == 0 {
-            return Err(RequestError::Member("host and port"));
-        }
+        let spelt = canonical(&host).filter(|_| port != 0);
+        let host = spelt.ok_or(RequestError::Member("host and port"))?;
         let nonce = |text: Option<String>| text.unwrap_or_default().parse::<Nonce>();
         // Whoever wants no login may send anything as nonces: some clients do.
         let admission = match self.authenticate {
@@ -248,6 +247,14 @@ impl Protection {
 }
 
 impl Meeting {
+    /// Where the daemon dials.
+    pub fn rendezvous(&self) -> Endpoint {
+        Endpoint {
+            host: self.host.clone(),
+            port: self.port,
+        }
+    }
+
     /// The client's end, as the daemon reaches it; who logs in signs with this key.
     ///
     /// # Errors
@@ -260,10 +267,7 @@ impl Meeting {
         let admission = self.admission.as_ref();
         let line = admission.map(|nonces| nonces.admission(self.session).line(signer));
         Ok(FarEnd {
-            rendezvous: Endpoint {
-                host: self.host.clone(),
-                port: self.port,
-            },
+            rendezvous: self.rendezvous(),
             admission: line.transpose()?.map(Secret::new),
             socket_key: self.socket_key.clone(),
             keys: keys.cloned(),

@@ -22,7 +22,7 @@ use crate::{
         envelope::{Envelope, EnvelopeError},
         ids::DeviceName,
     },
-    text::host::is_host,
+    text::host::canonical,
 };
 
 /// How long a session of a client that does not say may stand without a connection.
@@ -120,14 +120,15 @@ impl TunnelRequest {
         let payload = envelope.verify(signer)?;
         let (wire, protection): (Wire, Protection) = (read(payload)?, read(payload)?);
         let WireTimeout { timeout } = read(payload)?;
-        let is_target = is_host(&wire.target_host) || wire.target_host.starts_with('@');
-        if !is_target || wire.target_port == 0 {
-            return Err(RequestError::Member("requestedHost and requestedPort"));
-        }
+        let is_vouched = wire.target_host.starts_with('@');
+        let spelt = canonical(&wire.target_host);
+        let target = spelt.or_else(|| is_vouched.then_some(wire.target_host));
+        let target = target.filter(|_| wire.target_port != 0);
+        let target = target.ok_or(RequestError::Member("requestedHost and requestedPort"))?;
         let timeout = timeout.map_or(UNSAID, Duration::from_millis);
         Ok(Self {
             meeting: protection.meeting(payload, &wire.session, wire.host, wire.port)?,
-            target_host: wire.target_host,
+            target_host: target,
             target_port: wire.target_port,
             timeout: timeout.min(LONGEST),
         })

@@ -9,7 +9,7 @@ use crate::{
         ping,
         ports::{self, Logins, PortsRequest},
         proof::SocketKey,
-        request,
+        request, sshkey,
     },
 };
 
@@ -37,6 +37,8 @@ pub enum Awaited {
     NoPorts,
     /// The daemon's answer to the request.
     Answer,
+    /// What the daemon made of an ssh key.
+    KeyFate,
 }
 
 impl Offer {
@@ -88,7 +90,9 @@ impl Offer {
     /// A pattern that matches the keys of all messages we wait for.
     pub fn watch(&self) -> String {
         let (id, device) = (self.id, &self.device);
-        format!(r"({id}\.{device}\.sshnp@|{id}\.sshrvd@|heartbeat\.{device}\.sshnp@)")
+        format!(
+            r"({id}\.{device}\.sshnp@|{id}\.sshrvd@|heartbeat\.{device}\.sshnp@|sshpublickey\.{device}\.sshnp@)"
+        )
     }
 
     /// Which of the awaited messages this is, by its sender and key. Everything else is `None`.
@@ -102,6 +106,8 @@ impl Offer {
             Some(Awaited::NoPorts)
         } else if is(&self.to, request::answer_entity(self.id, &self.device)) {
             Some(Awaited::Answer)
+        } else if is(&self.to, sshkey::entity(&self.device)) {
+            Some(Awaited::KeyFate)
         } else {
             None
         }

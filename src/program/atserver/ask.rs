@@ -26,6 +26,7 @@ use crate::{
     },
     text::{
         columns,
+        endpoint::Endpoint,
         size::{self, in_words},
     },
 };
@@ -101,9 +102,14 @@ flags! {
 }
 
 flags! {
-    /// Show whether a server runs, and where.
+    /// Show whether the service runs and is connected; with --data, or without a service, whether a server runs, and where.
     #[derive(FromArgs, ArgsInfo, Debug)]
-    #[argh(subcommand, name = "status", example = "{command_name}")]
+    #[argh(
+        subcommand,
+        name = "status",
+        example = "{command_name}",
+        example = "{command_name} --data /srv/at"
+    )]
     pub(super) struct Show {
         data,
     }
@@ -282,8 +288,12 @@ fn last_place(data: &Path) -> Result<String, Failure> {
     let last = last_time(data)?.unwrap_or_default();
     Ok(match last.port() {
         0 => "HOST:PORT".to_owned(),
-        port => format!("{}:{port}", last.host()?),
+        port => place(last.host()?, port),
     })
+}
+
+fn place(host: String, port: u16) -> String {
+    Endpoint { host, port }.to_string()
 }
 
 /// The command that starts it as last time.
@@ -314,7 +324,7 @@ fn table(rows: &[Hosted]) -> Vec<String> {
         } else {
             "not activated yet"
         };
-        let at = format!("{}:{}", row.host, row.port);
+        let at = place(row.host.clone(), row.port);
         [row.atsign.clone(), at, state.to_owned()]
     });
     let head = ["atSign", "atServer", "state"].map(str::to_owned);

@@ -23,13 +23,15 @@ use crate::{
         listen::{self, RunningServer, ServerError, ServerOptions, Timings},
     },
     sys::{
-        file, paths, process,
+        file::{self, NamedFile, Writers},
+        paths, process,
         sandbox::{self, Confinement},
         signal,
         supervisor::{self, ServiceState},
     },
     text::{
-        host::is_host,
+        endpoint::Endpoint,
+        host::{canonical, is_host_for_all},
         number::{address, socket_address},
         port::port_or_any,
     },
@@ -63,10 +65,11 @@ flags! {
         /// data folder (or NOPORTS_DATA)
         #[argh(option, arg_name = "dir")]
         pub data: Option<PathBuf>,
-        /// address to listen on (default: 127.0.0.1)
+        /// address to listen on (default: 127.0.0.1; with --host ::1 that)
         #[argh(option, arg_name = "address", from_str_fn(address))]
         pub listen: Option<IpAddr>,
-        /// name or IPv4 address of this host, as clients reach it (default: localhost, or the address listened on)
+        /// name or address of this host, as clients reach it; those before ours need a name or an IPv4 address (default:
+        /// localhost, or the address listened on)
         #[argh(option, arg_name = "host")]
         pub host: Option<String>,
         /// port of the atDirectory (default: 64; 0: any free one)
@@ -139,13 +142,17 @@ impl Serve {
     }
 
     pub(super) fn address(&self) -> IpAddr {
-        self.listen.unwrap_or(LOOPBACK)
+        // Where clients are sent to the loopback address of one family, nobody would come to the other's.
+        let host = self.host.as_deref().and_then(canonical);
+        let told = host.and_then(|host| host.parse::<IpAddr>().ok());
+        let told = told.filter(IpAddr::is_loopback);
+        self.listen.or(told).unwrap_or(LOOPBACK)
     }
 
     /// What clients are told to connect to.
     pub(super) fn host(&self) -> Result<String, Failure> {
         for (flag, name) in [("host", &self.host), ("domain", &self.domain)] {
-            if let Some(name) = name.as_deref().filter(|name| !is_host(name)) {
+            if let Some(name) = name.as_deref().filter(|name| !is_host_for_all(name)) {
                 return Err(Failure::misuse(format!(
                     "invalid --{flag} {name:?}: no name of a host"
                 ))
@@ -153,7 +160,7 @@ impl Serve {
             }
         }
         match &self.host {
-            Some(host) => Ok(host.clone()),
+            Some(host) => Ok(canonical(host).unwrap_or_else(|| host.clone())),
             None => default_host(self.address()),
         }
     }
@@ -235,6 +242,14 @@ async fn story(console: &Console, args: Serve, prepared: Prepared) -> Result<(),
         peers,
     } = prepared;
     let flags = args.flags();
+    let is_far = |at: &IpAddr| !at.is_loopback() && args.address().is_loopback();
+    if let Some(at) = host.parse::<IpAddr>().ok().filter(is_far) {
+        warn!(
+            "host={at} listen={} hint=\"clients are sent where this program does not listen: --listen {at}, unless \
+             something in front of it passes them on\"",
+            args.address()
+        );
+    }
     let health = match args.metrics {
         Some(at) => Some(health_port(at).await?),
         None => None,
@@ -260,7 +275,11 @@ async fn story(console: &Console, args: Serve, prepared: Prepared) -> Result<(),
         );
     }
     let desk = AdminSocket::listen(&data)?;
-    let place = format!("{host}:{}", running.directory().port());
+    let place = Endpoint {
+        host,
+        port: running.directory().port(),
+    };
+    let place = place.to_string();
     let status = status(&place, ca.as_deref(), &data);
     let serving = async {
         // Only now, because by now a signal ends the server in good form.
@@ -316,7 +335,8 @@ pub(super) fn certificate(
         }
     };
     let read = |path: &Path| {
-        file::text_now(path, file::SMALL)
+        NamedFile::open_safe(path, Writers::Group)
+            .and_then(|file| file.text(file::SMALL))
             .map_err(|why| Failure::plain(format!("cannot read {}: {why}", path.display())))
     };
     let (chain_text, key_text) = (read(&chain)?, Secret::new(read(&key)?));
@@ -359,6 +379,10 @@ pub(super) fn default_host(listen: IpAddr) -> Result<String, Failure> {
     match listen {
         address if address.is_loopback() => Ok("localhost".into()),
         IpAddr::V4(address) if !address.is_unspecified() => Ok(address.to_string()),
+        // One on a link is nothing without its zone, which is another one elsewhere.
+        IpAddr::V6(address) if !address.is_unspecified() && !address.is_unicast_link_local() => {
+            Ok(address.to_string())
+        }
         _ => Err(Failure::misuse(format!(
             "with --listen {listen}, --host must say how clients reach this host"
         ))

@@ -25,7 +25,8 @@ fn clients_are_told_a_name_they_can_use() {
         ("192.0.2.7", Some("192.0.2.7")),
         ("0.0.0.0", None),
         ("::", None),
-        ("2001:db8::1", None),
+        ("2001:db8::1", Some("2001:db8::1")),
+        ("fe80::1", None),
     ] {
         let got = default_host(listen.parse().unwrap());
         assert_eq!(got.as_deref().ok(), want, "{listen}");

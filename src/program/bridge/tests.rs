@@ -10,7 +10,7 @@ fn args(line: &str) -> Args {
     Args::from_args(&["bridge"], &words).unwrap()
 }
 
-fn from_environment(line: &str, variables: &[(&str, &str)]) -> Result<Plan, Refusal> {
+fn from_environment(line: &str, variables: &[(&str, &str)]) -> Result<Plan, StartError> {
     let args = args(line);
     let variable = |name: &str| {
         let found = variables.iter().find(|(known, _)| *known == name);
@@ -19,14 +19,14 @@ fn from_environment(line: &str, variables: &[(&str, &str)]) -> Result<Plan, Refu
     plan(&args, &read_secrets(&args, &variable)?)
 }
 
-fn from_line(line: &str, secrets: &str) -> Result<Plan, Refusal> {
+fn from_line(line: &str, secrets: &str) -> Result<Plan, StartError> {
     plan(&args(line), &Secrets::parse(secrets.as_bytes())?)
 }
 
-fn why(outcome: Result<Plan, Refusal>) -> String {
+fn why(outcome: Result<Plan, StartError>) -> String {
     match outcome.unwrap_err() {
-        Refusal::Misuse(why) => why,
-        Refusal::Failed(why) => panic!("failed: {why}"),
+        StartError::Misuse(why) => why,
+        StartError::Failed(why) => panic!("failed: {why}"),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     session::ask::{PATIENCE, Whom},
     sys::{
         self,
-        file::NamedFile,
+        file::{NamedFile, Writers},
         ssh::{self, UserName},
     },
     text::{
@@ -150,6 +150,7 @@ impl Args {
         }
         check_words(&self.ssh)?;
         let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
+        let user = self.user.clone().or_else(|| ssh::typed_user(&self.ssh));
         let (ssh, for_tunnel) = if self.add_forwards_to_tunnel {
             two_sshs::take_forwards(&self.ssh)
         } else {
@@ -165,7 +166,7 @@ impl Args {
         };
         Ok(Settings {
             whom,
-            user: name(&self.user).map_err(misuse)?,
+            user: name(&user).map_err(misuse)?,
             identity: self.identity()?,
             mode,
             local_port: self.local_port,
@@ -188,7 +189,8 @@ impl Args {
         let Some(file) = self.identity.as_ref().map(PathBuf::from) else {
             return Ok(None);
         };
-        let found = NamedFile::open(&file).and_then(NamedFile::into_whole_file);
+        let found = NamedFile::open_safe(&file, Writers::Group);
+        let found = found.and_then(NamedFile::into_whole_file);
         let bad =
             |why| Failure::misuse(format!("--identity: cannot use {}: {why}", file.display()));
         found.map_err(bad)?;
@@ -202,7 +204,7 @@ fn check_words(words: &[String]) -> Result<(), Failure> {
         return Err(Failure::misuse(format!(
             "the ssh option \"{option}\" would not lead to the device"
         ))
-        .hint("to choose the sshd's port, use the daemon's --sshd-port; to set up ssh yourself, use --stdio as its ProxyCommand"));
+        .hint("to choose the sshd, use the daemon's --sshd-host and --sshd-port; to set up ssh yourself, use --stdio as its ProxyCommand"));
     }
     match ssh::shares_with_others(words) {
         None => Ok(()),

@@ -5,22 +5,36 @@ use std::{
     io,
     path::PathBuf,
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
-use async_std::{future::timeout, net::TcpListener, task};
+use async_std::{
+    channel::{self, Sender},
+    future::timeout,
+    net::TcpListener,
+    task::{self, JoinHandle},
+};
+use futures_lite::future;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::args::Settings;
 use crate::{
     cli::{self, Failure, Progress, exit},
-    np::far_end::FarEnd,
+    np::{far_end::FarEnd, ids::SessionId},
     session::{
-        ask::broken,
-        bridge::{self, BridgeError, Greeting, LocalEnd, Plan, Visitors},
-        launch::{self, LocalAddress, Order},
+        ask::{broken, broken_off},
+        bridge::{self, BridgeError, Greeting, LocalEnd, Plan, Totals},
+        control::About,
+        launch::{self, BridgeExit, LocalAddress, Order, Said},
     },
-    sys::ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
+    sys::{
+        paths,
+        ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
+    },
     text::json::Object,
 };
 
@@ -30,33 +44,29 @@ const FIRST_USE: Duration = Duration::from_secs(100);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// A connection that fails within this time has most likely not come further than the login.
 const LOGIN: Duration = Duration::from_secs(120);
-/// How long ssh's bad news waits for the pipe's.
-const PIPE_STORY: Duration = Duration::from_millis(500);
+/// How long a bridge may take to end when its ssh has; one that has not by then is used by another, in the background.
+const BRIDGE_STORY: Duration = Duration::from_millis(500);
 
 /// Where the person's ssh connects to.
 pub(super) enum LocalEntry {
-    /// Through a bridge of ours.
-    Bridge(FarEnd),
+    /// Through a bridge of ours, for this session.
+    Bridge(Box<FarEnd>, SessionId),
     /// Through a loopback port that another ssh holds open.
     Port(u16),
 }
 
-fn plan(far: FarEnd, local: LocalEnd) -> Plan {
-    Plan {
-        local,
+/// stdin and stdout are the session.
+pub(super) async fn stdio(far: FarEnd) -> Result<ExitCode, Failure> {
+    let plan = Plan {
+        local: LocalEnd::Stdio,
         far,
         timeout: FIRST_USE,
         many: None,
         greeting: Greeting::Ssh,
         nearness: None,
-    }
-}
-
-/// stdin and stdout are the session.
-pub(super) async fn stdio(far: FarEnd) -> Result<ExitCode, Failure> {
-    bridge::run(plan(far, LocalEnd::Stdio), || {})
-        .await
-        .map_err(|why| broken(&why))?;
+        source: None,
+    };
+    bridge::run(plan, || {}).await.map_err(|why| broken(&why))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -87,22 +97,21 @@ fn no_port(wanted: u16) -> impl FnOnce(io::Error) -> Failure {
 }
 
 /// ssh, on a loopback port that leads to the device.
+///
+/// Our bridge is a process of its own: ssh may go to the background (`-f`, ControlPersist), and the session lasts as long as
+/// an ssh uses it.
 pub(super) async fn shell(
     reach: LocalEntry,
     settings: &Settings,
     user: Option<&UserName>,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
-    let (port, pipe) = match reach {
+    let (port, bridge) = match reach {
         LocalEntry::Port(port) => (port, None),
-        LocalEntry::Bridge(far) => {
+        LocalEntry::Bridge(far, session) => {
             progress.classic("Creating connection to socket rendezvous");
-            let at = ("127.0.0.1", settings.local_port);
-            let listener = TcpListener::bind(at).await.map_err(no_port(at.1))?;
-            let port = listener.local_addr().map_err(no_port(at.1))?.port();
-            let visitors = Visitors::of(listener).map_err(no_port(at.1))?;
-            let plan = plan(far, LocalEnd::Listen(visitors));
-            (port, Some(task::spawn(bridge::run(plan, || {}))))
+            let bridge = ShellBridge::start(&far, session, settings).await?;
+            (bridge.port, Some(bridge))
         }
     };
     let name = user.map_or(String::new(), |user| format!("{}@", user.as_str()));
@@ -125,25 +134,100 @@ pub(super) async fn shell(
         .status()
         .await
         .map_err(|error| Failure::plain(format!("cannot wait for ssh: {error}")))?;
-    // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
+    let ended = match bridge {
+        Some(bridge) => bridge.after_ssh().await,
+        None => None,
+    };
+    // ssh says 255 when the connection failed; if our bridge knows why, that is the better story.
     if status.code() == Some(255)
-        && let Some(pipe) = pipe
-        && let Ok(ended) = timeout(PIPE_STORY, pipe).await
+        && let Some(exit) = ended
     {
-        match ended {
-            Err(why) => return Err(broken(&why)),
+        match (exit.why, exit.totals) {
+            (Some(report), _) => return Err(broken_off(&report.why)),
             // Not even a banner.
-            Ok(carried) if carried.down == 0 => return Err(broken(&BridgeError::Unbegun)),
+            (None, Some(Totals { down: 0, .. })) => {
+                return Err(broken(&BridgeError::Unbegun));
+            }
             // ssh has said what, and not what can be done about it here.
-            Ok(_) if begun.elapsed() < LOGIN => progress.note(
+            (None, _) if begun.elapsed() < LOGIN => progress.note(
                 "if ssh was denied: --user NAME is another user of the device, --identity FILE another key, and --send-key \
                  FILE.pub lets a key in where the daemon has --accept-keys",
             ),
-            Ok(_) => {}
+            (None, _) => {}
         }
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(exit::FAILED)))
+}
+
+/// The bridge that an ssh of the person's uses.
+struct ShellBridge {
+    port: u16,
+    is_used: Arc<AtomicBool>,
+    /// Makes the bridge end.
+    stop: Sender<()>,
+    end: JoinHandle<BridgeExit>,
+}
+
+impl ShellBridge {
+    async fn start(far: &FarEnd, session: SessionId, settings: &Settings) -> Result<Self, Failure> {
+        let order = Order {
+            local: LocalAddress::Port(settings.local_port, FIRST_USE),
+            far,
+            many: None,
+            about: Some(about(session, settings)),
+            nearness: None,
+            sandbox: true,
+        };
+        let started = launch::start(&launch::program()?, &order).await;
+        let bridge = started.map_err(|why| why.told())?;
+        let is_used = Arc::new(AtomicBool::new(false));
+        let used = is_used.clone();
+        let heard = move |said: Said<'_>| match said {
+            Said::Spoken => used.store(true, Relaxed),
+            Said::Log(line) => cli::print_err(line),
+            Said::Target(_) => {}
+        };
+        let (stop, stopped) = channel::bounded(1);
+        let told = async move {
+            if stopped.recv().await.is_err() {
+                future::pending::<()>().await;
+            }
+        };
+        Ok(Self {
+            port: bridge
+                .port
+                .ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?,
+            is_used,
+            stop,
+            end: task::spawn(bridge.ended(heard, told)),
+        })
+    }
+
+    /// How it ended with ssh; `None` where an ssh in the background uses it, and it stays. One that nobody uses, because ssh
+    /// went another way or never came, is ended.
+    async fn after_ssh(mut self) -> Option<BridgeExit> {
+        if let Ok(exit) = timeout(BRIDGE_STORY, &mut self.end).await {
+            return Some(exit);
+        }
+        if !self.is_used.load(Relaxed) {
+            let _ = self.stop.send(()).await;
+            self.end.await;
+        }
+        None
+    }
+}
+
+/// For those who ask which sessions there are.
+fn about(session: SessionId, settings: &Settings) -> About {
+    let folder = paths::runtime().map(|folder| paths::bridges(&folder));
+    About {
+        session: Some(session.to_string()),
+        device: Some(settings.whom.device.to_string()),
+        atsign: Some(settings.whom.to.to_string()),
+        client: None,
+        folder: folder.and_then(|folder| folder.into_os_string().into_string().ok()),
+    }
 }
 
 /// The ssh that the person sees. Where we are told to end before it has, it ends with us: it has the terminal.
@@ -206,7 +290,7 @@ pub(super) async fn print(
 ) -> Result<ExitCode, Failure> {
     let (port, waits) = match reach {
         LocalEntry::Port(port) => (port, settings.inside.idle),
-        LocalEntry::Bridge(far) => {
+        LocalEntry::Bridge(far, _) => {
             progress.classic("Creating connection to socket rendezvous");
             let local = LocalAddress::Port(settings.local_port, FIRST_USE);
             (in_background(&far, local).await?, FIRST_USE)

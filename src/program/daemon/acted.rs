@@ -35,7 +35,7 @@ use crate::{
         ids::{Nonce, SessionId},
         request::stamp::{MAX_AGE, Stamp},
     },
-    sys::paths,
+    sys::{file::NamedFile, paths},
     text::duration::in_words,
 };
 
@@ -72,10 +72,10 @@ fn first_bytes(text: &str) -> [u8; ENTRY] {
 
 /// The requests that were acted on; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct ActedRequests(Arc<Mutex<Kept>>);
+pub(super) struct ActedRequests(Arc<Mutex<RequestRecord>>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct RequestRecord {
     list: RequestList,
     disk: Option<Disk>,
     /// The list holds what earlier runs did.
@@ -94,16 +94,16 @@ impl ActedRequests {
     /// With what is in this file, and everything else into it.
     pub(super) async fn open(path: Option<PathBuf>) -> Self {
         let kept = match path {
-            Some(path) => spawn_blocking(move || Kept::open(&path)).await,
+            Some(path) => spawn_blocking(move || RequestRecord::open(&path)).await,
             None => {
                 info!("requests=in_memory reason=\"no folder to remember them in\"");
-                Kept::default()
+                RequestRecord::default()
             }
         };
         Self(Arc::new(Mutex::new(kept)))
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, RequestRecord> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,7 +136,7 @@ impl ActedRequests {
     }
 }
 
-impl Kept {
+impl RequestRecord {
     fn open(path: &Path) -> Self {
         let opened = match read(path) {
             Ok(read) => Disk::open(path, read.as_ref()).map(|disk| (read, disk)),
@@ -239,16 +239,11 @@ impl Disk {
 
 /// What a file holds; `None`: there is none. An entry that is not whole was being written at a power cut.
 fn read(path: &Path) -> io::Result<Option<RequestList>> {
-    let most = fs::metadata(path).map(|about| about.len());
-    let most = match most {
+    let file = match NamedFile::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let limit = (HEAD.len() + (2 * MOST + 1) * ENTRY) as u64;
-    if most > limit {
-        return Err(io::Error::other("it is too long"));
-    }
-    let bytes = fs::read(path)?;
+    let bytes = file.bytes((HEAD.len() + (2 * MOST + 1) * ENTRY) as u64)?;
     let entries = bytes
         .strip_prefix(HEAD)
         .ok_or_else(|| io::Error::other("it is no list of requests"))?;
@@ -412,7 +407,7 @@ mod tests {
         assert!(list.all.contains(&mark("@alice", 0)));
         assert_eq!((list.all.len(), list.bytes().len()), (MOST, 16 + 8 * MOST));
         assert_eq!(list.forgot.len(), 1);
-        let kept = Kept {
+        let kept = RequestRecord {
             list,
             disk: None,
             knows_earlier_runs: true,
@@ -427,7 +422,7 @@ mod tests {
         let path = folder.path("acted");
         let mut disk = Disk::open(&path, Some(&kept.list)).unwrap();
         disk.entries = 2 * MOST;
-        let mut full = Kept {
+        let mut full = RequestRecord {
             disk: Some(disk),
             ..kept
         };
@@ -441,7 +436,7 @@ mod tests {
         let path = folder.path("acted");
         let whole = mark("@alice", 1).0.to_be_bytes();
         fs::write(&path, [&HEAD[..], &whole, &whole[..5]].concat()).unwrap();
-        let kept = Kept::open(&path);
+        let kept = RequestRecord::open(&path);
         assert!(kept.list.all.contains(&mark("@alice", 1)) && kept.disk.is_some());
         assert_eq!(fs::read(&path).unwrap(), [&HEAD[..], &whole].concat());
         for other in [
@@ -450,9 +445,13 @@ mod tests {
             b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
         ] {
             fs::write(&path, other).unwrap();
-            let kept = Kept::open(&path);
+            let kept = RequestRecord::open(&path);
             assert!(kept.disk.is_none() && !kept.knows_earlier_runs);
             assert_eq!(fs::read(&path).unwrap(), other);
         }
+        // It was waited for.
+        fs::remove_file(&path).unwrap();
+        fs::rename(crate::testing::named_pipe(&folder.0), &path).unwrap();
+        assert!(RequestRecord::open(&path).disk.is_none());
     }
 }

@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 use log::{LevelFilter, debug, warn};
 
 use super::{
-    KeyOptions, TemporaryKeyRule, budgets,
+    ClientSource, KeyOptions, TemporaryKeyRule, budgets,
     options::{DaemonOptions, Ssh},
     serve,
 };
@@ -26,9 +26,11 @@ use crate::{
         memory, paths, process,
         sandbox::{self, Confinement},
     },
-    text::{number::count, port::port},
+    text::{endpoint::Endpoint, host::canonical, number::count, port::port},
 };
 
+/// Where an sshd listens, most of the time.
+const LOCALHOST: &str = "localhost";
 /// Most managers of one daemon.
 const MAX_MANAGERS: usize = 1000;
 
@@ -61,9 +63,16 @@ flags! {
         /// --policy: what the policy allows)
         #[argh(option, arg_name = "list")]
         permit_open: Option<String>,
+        /// host at which the sshd of this device listens, where that is not localhost: name or address
+        #[argh(option, arg_name = "host", default = "LOCALHOST.to_owned()")]
+        sshd_host: String,
         /// port of the sshd on this device (default: 22)
         #[argh(option, arg_name = "port", default = "22", from_str_fn(port))]
         sshd_port: u16,
+        /// whether each client reaches an sshd of OpenSSH 9.8 and later from a loopback address of its own, 127.x.y.z, so
+        /// that one's failed logins shut out no other: auto (the default) or off
+        #[argh(option, arg_name = "when", default = "ClientSource::default()")]
+        client_source: ClientSource,
         /// atSign of the policy that decides about everybody who is not a manager
         #[argh(option, arg_name = "atsign")]
         policy: Option<String>,
@@ -76,6 +85,9 @@ flags! {
         /// options to write before each added key, as in sshd(8)
         #[argh(option, arg_name = "list", default = "String::new()")]
         key_options: String,
+        /// other daemons with this atSign and device name are intended: whoever answers a client first serves it
+        #[argh(switch)]
+        shared_name: bool,
         /// publish neither the user name nor a record of this device
         #[argh(switch)]
         hide: bool,
@@ -137,13 +149,8 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
 impl Args {
     fn options(&self) -> Result<DaemonOptions, Failure> {
         let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
-        let managers = separated(&self.manager).map(pins::named);
-        let managers = managers
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Failure::misuse)?;
-        let named = |(who, key): &(AtSign, Option<Fingerprint>)| Some((who.clone(), key.clone()?));
-        let pins = managers.iter().filter_map(named).collect();
-        let managers: Vec<_> = managers.into_iter().map(|(who, _)| who).collect();
+        let named = pins::all_named(separated(&self.manager));
+        let (managers, pins) = named.map_err(Failure::misuse)?;
         let recovery = separated(&self.recovery).map(str::parse::<Fingerprint>);
         let recovery = recovery.collect::<Result<_, _>>();
         let consult = self.consult()?;
@@ -153,6 +160,16 @@ impl Args {
                     .hint("--manager @alice"),
             );
         }
+        let sshd = Endpoint {
+            host: canonical(&self.sshd_host).ok_or_else(|| {
+                Failure::misuse(format!(
+                    "invalid --sshd-host {:?}: no name of a host",
+                    self.sshd_host
+                ))
+                .hint("--sshd-host 192.168.0.1")
+            })?,
+            port: self.sshd_port,
+        };
         let permit = match (&self.permit_open, &consult) {
             (Some(list), _) if list.split(',').all(|word| word.trim().is_empty()) => {
                 let why = format!("--permit-open {list:?} permits nothing");
@@ -160,7 +177,7 @@ impl Args {
             }
             (Some(list), _) => list.clone(),
             (None, Some(_)) => "*:*".to_owned(),
-            (None, None) => format!("localhost:{},localhost:3389", self.sshd_port),
+            (None, None) => format!("{sshd},localhost:3389"),
         };
         Ok(DaemonOptions {
             device: self
@@ -174,7 +191,9 @@ impl Args {
             permit: permit
                 .parse()
                 .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
-            sshd_port: self.sshd_port,
+            sshd,
+            client_source: self.client_source,
+            shared_name: self.shared_name,
             hide: self.hide,
             ssh: self.ssh()?,
             require_protection: self.require_protection,
@@ -278,12 +297,17 @@ fn confinement(options: &DaemonOptions) -> Confinement {
     // It may be a link to a file elsewhere.
     let linked = home.as_ref().map(|home| home.join(".ssh/authorized_keys"));
     writes.extend(linked.iter().flat_map(|file| sandbox::folders_to(file)));
+    // What a daemon may not do its bridges may not either.
+    let chooses = options.client_source == ClientSource::Auto;
     if !ssh.reverse {
-        return Confinement::of(&sandbox::DAEMON).writes(writes);
+        return Confinement::of(&sandbox::DAEMON)
+            .writes(writes)
+            .chooses_sources(chooses);
     }
     let path = env::var_os("PATH").unwrap_or_default();
     Confinement::of(&sandbox::DAEMON_WITH_SSH)
         .writes(writes)
+        .chooses_sources(chooses)
         .runs(env::split_paths(&path).chain(home))
 }
 

@@ -2,13 +2,18 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::source::ClientSource;
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
-    at::{AtSign, pins::Fingerprint},
+    at::{
+        AtSign,
+        pins::{Fingerprint, NamedKeys},
+    },
     classic::keyring::{KeyOptions, TemporaryKeyRule},
     np::{ids::DeviceName, permit::Permit},
     session::authorise::Consult,
+    text::endpoint::Endpoint,
 };
 
 /// Who may open what, through which daemon.
@@ -22,8 +27,12 @@ pub struct DaemonOptions {
     pub consult: Option<Consult>,
     /// What they may open.
     pub permit: Permit,
-    /// Port of the local sshd.
-    pub sshd_port: u16,
+    /// Where the device's sshd listens.
+    pub sshd: Endpoint,
+    /// Others of this name are meant to be.
+    pub shared_name: bool,
+    /// From where its clients come, to it.
+    pub client_source: ClientSource,
     /// Publish nothing.
     pub hide: bool,
     /// What is done with ssh keys, and for older clients.
@@ -44,7 +53,7 @@ pub struct DaemonOptions {
     /// Nobody else is let in by its atServer, besides managers, policy and these rendezvous.
     pub only_managers: Option<Vec<AtSign>>,
     /// Keys of managers that were named with them.
-    pub pins: Vec<(AtSign, Fingerprint)>,
+    pub pins: NamedKeys,
     /// Keys that may take the place of those that are remembered.
     pub recovery: Vec<Fingerprint>,
     /// A rendezvous may be at any address, also an inner one.

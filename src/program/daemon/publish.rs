@@ -24,6 +24,7 @@ use crate::{
     budget::{Budget, Claim, Hold},
     np::{
         Message, NAMESPACE,
+        ids::Nonce,
         ping::{self, Heartbeat},
     },
     session::{ignored, online},
@@ -40,6 +41,9 @@ const PUBLISH_AGAIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Life of the device record, in milliseconds (30 days).
 const RECORD_TTL: u64 = 30 * 24 * 3600 * 1000;
+
+/// Starts of other daemons of our name that are remembered; the oldest gives way.
+const NAMESAKES: usize = 64;
 
 /// Senders whose pings are being answered.
 #[derive(Clone)]
@@ -65,6 +69,8 @@ impl Default for Pings {
 impl Daemon {
     fn heartbeat(&self) -> Heartbeat {
         let mut ours = Heartbeat::ours(&self.options.device, self.options.permit.services());
+        ours.others = !self.namesakes().is_empty();
+        ours.shared = self.options.shared_name;
         ours.features.public_keys = self.options.ssh.accept_keys.is_some();
         if let Some(consult) = &self.options.consult {
             ours.group = consult.group.to_string();
@@ -161,7 +167,7 @@ impl Daemon {
         }
     }
 
-    /// At a start: is another daemon of this atSign and name there? Each request would be answered by both. What others of
+    /// At a start: is another daemon of this atSign and name there? A request that is signed for its run is its own. What others of
     /// the same atSign answer comes to all of them.
     pub(super) async fn look_for_namesake(&self) {
         let ping = ping::ask(self.at.atsign(), &self.options.device);
@@ -194,16 +200,30 @@ impl Daemon {
         let text = self.at.decrypt(note).await.ok().flatten();
         let said = text.and_then(|text| Heartbeat::parse(&text).ok());
         if let Some(run) = said.and_then(|said| said.run)
-            && run != self.run
+            && self.is_new_namesake(&run)
         {
             let device = format!("{}{}", self.options.device, self.at.atsign());
             warn!(
                 "device={device} run={} other_run={} reason=\"another daemon of this atSign and name is running\" \
-                 hint=\"both answer each request: stop one, or give it a name of its own with --device\"",
+                 hint=\"a client meets the one that is quicker: stop one, or give it a name of its own with --device; if it \
+                 is intended, say --shared-name to both\"",
                 self.run.as_str(),
                 run.as_str()
             );
         }
+    }
+
+    /// Remembers it; whether it is to be told.
+    fn is_new_namesake(&self, run: &Nonce) -> bool {
+        let mut known = self.namesakes();
+        if *run == self.run || known.contains(run) {
+            return false;
+        }
+        if known.len() == NAMESAKES {
+            known.remove(0);
+        }
+        known.push(run.clone());
+        !self.options.shared_name
     }
 
     /// A sign of life for the policy, now and every few minutes.

@@ -46,7 +46,7 @@ use crate::{
         launch::{self, Lasting, LocalAddress, NO_BRIDGE, Order},
         online,
     },
-    text::endpoint::Endpoint,
+    text::{endpoint::Endpoint, host::canonical},
 };
 
 /// How much longer than its client the device keeps a tunnel without connections: the client knows who is
@@ -108,9 +108,7 @@ impl Daemon {
         }
         let (answer, key) = match self.open_session(&from, session, &text, word, permit).await {
             Ok(Some(accepted)) => (accepted.message, accepted.key),
-            Ok(None) => {
-                return info!("ignored session={session} from={from} reason=held_to_its_time");
-            }
+            Ok(None) => return,
             Err(why) => {
                 refused(format!("session={session} reason={why:?}"));
                 let no = request::refuse(session, &why, &from, &self.options.device);
@@ -171,14 +169,28 @@ impl Daemon {
             Ok(asked) => {
                 #[cfg(feature = "held")]
                 let Some(asked) = asked.read_by(&self.options.habits) else {
+                    info!("ignored session={session} from={from} reason=held_to_its_time");
                     return Ok(None);
                 };
                 if let Some(vouched) = asked.vouches_for() {
                     return self.hear_voucher(from, &asked, vouched).await.map(Some);
                 }
+                if self.is_anothers(&asked) {
+                    ignored::note(
+                        from,
+                        format_args!("session={session} reason=another_daemons"),
+                    );
+                    return Ok(None);
+                }
                 self.start_session(from, &asked, permit).await.map(Some)
             }
         }
+    }
+
+    /// Signed for another daemon of our name, which acts on it.
+    fn is_anothers(&self, asked: &SessionRequest) -> bool {
+        let stamp = asked.meeting().stamp.as_ref();
+        stamp.is_some_and(|stamp| self.namesakes().contains(&stamp.run))
     }
 
     /// What becomes of a key that has signed something, and was never seen.
@@ -224,17 +236,13 @@ impl Daemon {
         permit: &Permit,
     ) -> Result<Endpoint, String> {
         let target = match tunnel {
-            None => Endpoint {
-                host: "localhost".to_owned(),
-                port: self.options.sshd_port,
-            },
+            None => self.options.sshd.clone(),
             Some(request) => {
-                let (host, port) = (&request.target_host, request.target_port);
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let target = Endpoint::parse(host, Some(port))
-                    .ok()
-                    .filter(|target| target.host == host);
-                target.ok_or_else(|| format!("{host:?} is not a host"))?
+                let host = &request.target_host;
+                Endpoint {
+                    host: canonical(host).ok_or_else(|| format!("{host:?} is not a host"))?,
+                    port: request.target_port,
+                }
             }
         };
         let lists = [
@@ -284,17 +292,28 @@ impl Daemon {
             None
         };
         let message = self.acceptance(from, asked, keys.as_ref(), key.as_ref())?;
+        let source = self.sources.as_ref();
+        let source = source.and_then(|sources| sources.of(from, &target));
         place.has_lines = ignored::tells_session(from);
         if place.has_lines {
             info!(
-                "session={} from={from} open={target} rendezvous={}:{} {}",
+                "session={} from={from} open={target}{} rendezvous={} {}",
                 meeting.session,
-                meeting.host,
-                meeting.port,
+                source.map_or_else(String::new, |source| format!(" source={source}")),
+                meeting.rendezvous(),
                 agreed(asked, keys.as_ref(), key.is_some())
             );
         }
-        let starting = self.start_bridge(from, asked, keys.as_ref(), target, place);
+        let far = meeting.far_end(keys.as_ref(), &self.at.keys().encryption);
+        let order = Order {
+            local: LocalAddress::Service(&target, source),
+            far: &far.map_err(|why| why.to_string())?,
+            many: asked.lasting(),
+            about: Some(self.about(from, meeting.session)),
+            nearness: self.nearness,
+            sandbox: self.options.sandbox,
+        };
+        let starting = self.start_bridge(&order, meeting.session, place);
         let (started, ()) = future::zip(starting, self.acted.on_disk()).await;
         started?;
         Ok(Acceptance { message, key })
@@ -403,26 +422,14 @@ impl Daemon {
     /// Starts the session's own process and waits until both its connections stand.
     async fn start_bridge(
         &self,
-        from: &AtSign,
-        asked: &SessionRequest,
-        keys: Option<&SessionKeys>,
-        target: Endpoint,
+        order: &Order<'_>,
+        session: SessionId,
         place: SessionPlace,
     ) -> Result<(), String> {
-        let meeting = asked.meeting();
-        let far = meeting.far_end(keys, &self.at.keys().encryption);
-        let order = Order {
-            local: LocalAddress::Service(&target),
-            far: &far.map_err(|why| why.to_string())?,
-            many: asked.lasting(),
-            about: Some(self.about(from, meeting.session)),
-            nearness: self.nearness,
-            sandbox: self.options.sandbox,
-        };
-        let bridge = launch::start(&self.options.program, &order)
+        let bridge = launch::start(&self.options.program, order)
             .await
             .map_err(|why| why.refusal())?;
-        task::spawn(place.kept_by(bridge, meeting.session.to_string()));
+        task::spawn(place.kept_by(bridge, session.to_string()));
         Ok(())
     }
 
@@ -465,7 +472,7 @@ impl Daemon {
                 request.host, request.port
             );
         }
-        device::log_in(&request, session, &key, target.port).await?;
+        device::log_in(&request, session, &key, &target).await?;
         Ok(Acceptance {
             message: request::connected(session, from, &self.options.device),
             key: None,
@@ -521,7 +528,17 @@ fn agreed(asked: &SessionRequest, keys: Option<&SessionKeys>, key: bool) -> Stri
         Some(false) => "single",
         Some(true) => "twin",
     };
-    let key = if key { "yes" } else { "no" };
+    // Nothing tells those of 5.0 to 5.2 from later ones of theirs.
+    let may_insist = matches!(asked, SessionRequest::Ssh(_))
+        && asked.meeting().stamp.is_none()
+        && keys.is_some_and(|keys| !keys.are_twin());
+    let key = match key {
+        true => "yes",
+        false if may_insist => {
+            "no hint=\"sshnp 5.0 to 5.2 cannot do without one: --temporary-keys always\""
+        }
+        false => "no",
+    };
     format!("generation={generation} login={login} encryption={encryption} temporary_key={key}")
 }
 

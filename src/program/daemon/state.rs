@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{acted::ActedRequests, known::RecentSessions, options::DaemonOptions, publish::Pings};
+use super::{
+    acted::ActedRequests, known::RecentSessions, options::DaemonOptions, publish::Pings,
+    source::ClientSources,
+};
 use crate::{
     at::{AtSign, Notification, client::Client, pins::Pins, verb::Operation},
     budget::Budget,
@@ -22,12 +25,16 @@ pub(super) struct Daemon {
     pub acted: ActedRequests,
     /// Which start this is: requests are signed for it.
     pub run: Nonce,
+    /// Other daemons of our atSign and name, by their starts.
+    pub namesakes: Arc<Mutex<Vec<Nonce>>>,
     /// Private keys that wait for the request that uses them.
     pub slots: Arc<Mutex<KeySlots>>,
     pub starting: Budget<AtSign>,
     pub sessions: Budget<AtSign>,
     pub pings: Pings,
     pub keyring: Keyring,
+    /// Where clients come from, to sshd.
+    pub sources: Option<ClientSources>,
     pub pins: Pins,
     /// A rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
     pub nearness: Option<NearnessSet>,
@@ -47,6 +54,12 @@ impl Daemon {
 
     pub(super) fn known(&self) -> MutexGuard<'_, RecentSessions> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn namesakes(&self) -> MutexGuard<'_, Vec<Nonce>> {
+        self.namesakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn slots(&self) -> MutexGuard<'_, KeySlots> {

@@ -4,6 +4,7 @@ use super::device::{Device, Trouble};
 use crate::text::{
     columns,
     json::{Object, array},
+    terminal::{escaped, steers},
 };
 
 impl Device {
@@ -25,14 +26,21 @@ impl Device {
             self.last_seen.as_deref()
         };
         let services = about.map_or(&[][..], |about| &about.services);
-        Object::event("device")
+        let object = Object::event("device")
             .text("device", self.name.1.as_str())
             .text("atsign", self.name.0.as_str())
             .text("state", self.state())
             .maybe("version", about.map(|about| about.version.as_str()))
             .raw("services", array(services.iter().map(String::as_str)))
-            .maybe("lastSeen", seen)
-            .end()
+            .maybe("lastSeen", seen);
+        match about
+            .filter(|about| about.others)
+            .and_then(|about| about.run.as_ref())
+        {
+            Some(run) => object.text("instance", run.as_str()),
+            None => object,
+        }
+        .end()
     }
 
     pub(super) fn cells(&self) -> [String; 6] {
@@ -60,8 +68,7 @@ impl Device {
 const MAX_CELL: usize = 120;
 
 fn shown(text: &str) -> String {
-    let printable = text.chars().filter(|c| !c.is_control());
-    printable.take(MAX_CELL).collect()
+    escaped(text, steers).chars().take(MAX_CELL).collect()
 }
 
 /// The list as `sshnp` writes it. `alone`: they all have the atSign that was asked for.

@@ -47,9 +47,9 @@ fn a_table_is_aligned_and_holds_no_control_characters() {
     let mut devices = vec![device("@d", "pi", true), device("@device", "kiosk", false)];
     devices[1].about = None;
     let want = "\
-DEVICE  ATSIGN   STATE   VERSION  SERVICES                 LAST SEEN
-pi      @d       active  1.2.3    localhost:22 nas:[2J443  now
-kiosk   @device  silent                                    2026-11-21 10:00:00.000Z";
+DEVICE  ATSIGN   STATE   VERSION  SERVICES                       LAST SEEN
+pi      @d       active  1.2.3    localhost:22 nas:\\u{1b}[2J443  now
+kiosk   @device  silent                                          2026-11-21 10:00:00.000Z";
     assert_eq!(table(&devices), want);
 }
 
@@ -63,7 +63,7 @@ fn the_classic_list_is_in_two_parts() {
     (about.version, about.core, about.services) = ("5.6.3".into(), "6.1".into(), Vec::new());
     assert_eq!(
         classic_list(&[active, silent], true),
-        "Active Devices:\n  pi - v1.2.3 (core v6.2.0)\n  - allowedServices: localhost:22 nas:[2J443\n\
+        "Active Devices:\n  pi - v1.2.3 (core v6.2.0)\n  - allowedServices: localhost:22 nas:\\u{1b}[2J443\n\
          Inactive Devices:\n  kiosk - v5.6.3 (core v6.1)"
     );
     let active = [device("@d", "pi", true)];

@@ -348,7 +348,7 @@ mod tests {
             ("sshnp --dpt", "--dpt"),
             ("sshnpd --ssh-algorithm ", "ssh-ed25519 ssh-rsa"),
             ("at_activate unr", "unrevoke"),
-            ("srv --loc", "--local-host --local-port"),
+            ("srv --loc", "--local-host --local-source --local-port"),
         ] {
             let words: Vec<&str> = line.split(' ').collect();
             let found = candidates(PROGRAMS, &words);

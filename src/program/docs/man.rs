@@ -33,7 +33,7 @@ pub(super) struct Edition<'a> {
 type Flag = &'static FlagInfo<'static>;
 
 /// Words of a program whose flags and arguments are the same.
-struct Group {
+struct FlagSection {
     /// Each with a line about it.
     words: Vec<(&'static str, &'static str)>,
     grammars: Vec<Grammar>,
@@ -269,7 +269,7 @@ fn owned(row: &(&str, &str)) -> (String, String) {
 }
 
 /// The flags that most programs have, in the form that most words of this one have them in.
-fn common(own: &Grammar, groups: &[Group]) -> Vec<Flag> {
+fn common(own: &Grammar, groups: &[FlagSection]) -> Vec<Flag> {
     let grammars = || {
         [own]
             .into_iter()
@@ -292,8 +292,8 @@ fn common(own: &Grammar, groups: &[Group]) -> Vec<Flag> {
     common
 }
 
-fn groups(program: &Program, own: &Grammar) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
+fn groups(program: &Program, own: &Grammar) -> Vec<FlagSection> {
+    let mut groups: Vec<FlagSection> = Vec::new();
     for &(word, about) in own.words() {
         let Some(grammar) = grammar(program, Some(word)) else {
             continue;
@@ -309,7 +309,7 @@ fn groups(program: &Program, own: &Grammar) -> Vec<Group> {
                 group.words.push((word, about));
                 group.grammars.push(grammar);
             }
-            None => groups.push(Group {
+            None => groups.push(FlagSection {
                 words: vec![(word, about)],
                 grammars: vec![grammar],
             }),
@@ -318,7 +318,7 @@ fn groups(program: &Program, own: &Grammar) -> Vec<Group> {
     groups
 }
 
-impl Group {
+impl FlagSection {
     /// All about these words; flags that are `told` elsewhere are only named.
     fn roff(&self, told: &[Flag]) -> String {
         let Some(grammar) = self.grammars.first() else {

@@ -61,6 +61,7 @@ impl Kind {
             ("program", _) => Self::Service,
             ("init", _) => Self::Init,
             ("status", _) => Self::OneOf(&["pending", "approved", "denied", "revoked", "expired"]),
+            ("client-source", _) => Self::OneOf(&["auto", "off"]),
             ("temporary-keys", _) => Self::OneOf(&["needed", "always", "never"]),
             ("keys" | "identity" | "send-key" | "rules" | "ssh" | "config", _) => Self::File,
             ("timeout" | "wait" | "idle-timeout", _) => Self::Duration,

@@ -1,13 +1,15 @@
 //! The service: hears questions, answers them by the rules of the moment.
 //!
 //! Only daemons are answered that `--daemon` names, or without it the rules: to others it is silent, before anything of theirs
-//! is decrypted, and a line in the log is all that they cost.
+//! is decrypted, and a line in the log is all that they cost. A daemon's first key that is seen is remembered, or the one
+//! that `--daemon @kitchen#FINGERPRINT` names: with another one it gets no answer, until somebody says `noports trust`.
 //!
 //! | budget | in all | of one | who gives way |
 //! | --- | --- | --- | --- |
 //! | `questions`: in work, of daemons that are answered | 512 | 64 | nobody; daemons ask again |
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -25,6 +27,7 @@ use crate::{
         client::{AtError, Client, Network},
         keyfile::AtKeys,
         metadata::Metadata,
+        pins::{FirstSight, NamedKeys, Pins},
         verb::Operation,
     },
     budget::{Budget, Claim, Limits},
@@ -59,6 +62,10 @@ pub(super) struct PolicyOptions {
     pub source: RuleSource,
     /// Who is answered; empty: those that the rules name. A daemon learns only about its own devices.
     pub daemons: Vec<AtSign>,
+    /// Keys that count whatever atServers tell.
+    pub pins: NamedKeys,
+    /// Where other keys are remembered.
+    pub memory: Option<PathBuf>,
     /// Notify ourselves of each decision.
     pub publish_log: bool,
     /// There may be another process with this atSign: one of us answers.
@@ -87,9 +94,17 @@ pub(super) async fn serve(
     let (news, told) = channel::bounded(1);
     let look = options.source.look().await;
     let rules = options.source.read_first(&at).await?;
+    let pins = Pins::new(options.memory.clone(), options.pins.clone());
+    if let Err(why) = pins.can_remember().await {
+        warn!(
+            "keys_of_others=in_memory reason=\"{why}\": after each start daemons' first keys count"
+        );
+    }
+    at.heed(pins.clone(), None);
     info!("ready as={} groups={}", at.atsign(), rules.groups.len());
-    let policy = PolicyService(Arc::new(Inner {
+    let policy = PolicyService(Arc::new(PolicyState {
         at,
+        pins,
         rules: Mutex::new(Arc::new(rules)),
         options,
         questions: Budget::new(QUESTIONS),
@@ -106,10 +121,12 @@ pub(super) async fn serve(
 
 /// The service; cheap to clone.
 #[derive(Clone)]
-struct PolicyService(Arc<Inner>);
+struct PolicyService(Arc<PolicyState>);
 
-struct Inner {
+struct PolicyState {
     at: Client,
+    /// Keys of daemons.
+    pins: Pins,
     rules: Mutex<Arc<Rules>>,
     options: PolicyOptions,
     questions: Budget<AtSign>,
@@ -171,6 +188,9 @@ impl PolicyService {
                 return self.send(&rpc::nack(from, id, &why), rpc::RPC_TTL).await;
             }
         };
+        if let Err(why) = self.remember_key_of(from).await {
+            return ignored::refused(from, format_args!("rpc={id} reason={why:?}"));
+        }
         if self.0.options.shared && !self.is_ours(id).await {
             return debug!("left from={from} rpc={id} to=another_process");
         }
@@ -185,6 +205,15 @@ impl PolicyService {
             let message = rpc::log(at.atsign(), millis, id, &question, &decision.answer);
             self.send(&message, LOG_TTL).await;
         }
+    }
+
+    /// Whoever tells another key than before for this daemon could read who may use it, and when.
+    async fn remember_key_of(&self, daemon: &AtSign) -> Result<(), String> {
+        let found = self.0.at.public_key(daemon).await;
+        let key = found.map_err(|why| why.to_string())?;
+        let key = key.ok_or_else(|| format!("{daemon} has no public key"))?;
+        let checked = self.0.pins.check(daemon, &key, FirstSight::Remember).await;
+        checked.map_err(|changed| format!("{changed} ({})", changed.hint()))
     }
 
     /// Of several processes with one atSign, the one that writes this record answers. Nobody can write it again before it

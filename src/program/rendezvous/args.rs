@@ -31,7 +31,7 @@ use crate::{
     text::{
         duration::seconds,
         endpoint::Endpoint,
-        host::is_host,
+        host::{canonical, is_host_for_all},
         number::{self, count},
     },
 };
@@ -115,11 +115,10 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
 
 impl Args {
     fn options(&self, host: String) -> Result<RendezvousOptions, Failure> {
-        if !is_host(&host) {
-            return Err(Failure::misuse(format!(
-                "{host:?} is not a host name or address"
-            )));
-        }
+        // Other programs dial it as it is written here, without brackets.
+        let spelt = canonical(&host).filter(|_| is_host_for_all(&host));
+        let host = spelt
+            .ok_or_else(|| Failure::misuse(format!("{host:?} is not a host name or address")))?;
         let managers = separated(&self.manager).filter(|word| *word != "open");
         let managers = managers.map(str::parse).collect::<Result<_, _>>()?;
         if self.snoop && env::var(ENABLE_SNOOP).as_deref() != Ok("true") {
@@ -145,7 +144,7 @@ impl Args {
 
 /// Loopback stays loopback; everything else is reachable from outside.
 fn default_bind(host: &str) -> IpAddr {
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+    match host.parse::<IpAddr>() {
         Ok(address) if address.is_loopback() => address,
         Ok(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
         _ if is_localhost(host) => Ipv4Addr::LOCALHOST.into(),
@@ -223,10 +222,7 @@ async fn own_address(network: &Network) -> Result<String, Failure> {
             "host={found} discovered=inside hint=\"only machines on the same network can reach it; give the public name or address with --host\""
         );
     }
-    Ok(match found {
-        IpAddr::V6(v6) => format!("[{v6}]"),
-        v4 => v4.to_string(),
-    })
+    Ok(found.to_string())
 }
 
 #[cfg(test)]
@@ -238,7 +234,6 @@ mod tests {
         for (host, want) in [
             ("127.0.0.1", "127.0.0.1"),
             ("::1", "::1"),
-            ("[::1]", "::1"),
             ("localhost", "127.0.0.1"),
             ("192.0.2.7", "0.0.0.0"),
             ("2001:db8::1", "::"),

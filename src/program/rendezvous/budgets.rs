@@ -10,7 +10,7 @@ use crate::{
     at::AtSign,
     budget::{Budget, Claim, Hold, Limits, MustLeave, Rank},
     net::network::range_of,
-    sys::process::descriptor_limit,
+    sys::{process::descriptor_limit, supervisor},
 };
 
 /// Requests that are being read at a time: a key may have to be looked up first, and anybody may ask.
@@ -109,12 +109,12 @@ pub(super) struct Budgets {
     pub(super) grants: Budget<AtSign>,
     pub(super) newcomers: Budget<Place>,
     pub(super) descriptors: Budget<User>,
-    totals: Totals,
+    totals: BudgetTotals,
 }
 
 /// Of those that are not constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Totals {
+struct BudgetTotals {
     sessions: u64,
     grants: u64,
     newcomers: u64,
@@ -168,7 +168,7 @@ impl Budgets {
     fn of(sessions: usize, limit: u64) -> Self {
         let sessions = u64::try_from(sessions).unwrap_or(u64::MAX);
         let newcomers = NEWCOMERS.of(limit).min(MOST_NEWCOMERS);
-        let totals = Totals {
+        let totals = BudgetTotals {
             sessions,
             grants: GRANTS.of(sessions),
             newcomers,
@@ -187,6 +187,15 @@ impl Budgets {
             descriptors: Budget::new(descriptors),
             totals,
         }
+    }
+
+    /// For whoever would restart the rendezvous: sessions whose ends have met.
+    pub(super) fn tell_sessions(&self) {
+        let (sessions, grants) = (self.sessions.clone(), self.grants.clone());
+        supervisor::tell_sessions(move || {
+            let all = sessions.usage().used;
+            all.saturating_sub(grants.usage().used)
+        });
     }
 
     /// Room for one more session. An unused grant gives way to it, and further connections of others do.
@@ -334,7 +343,7 @@ mod tests {
             assert!(page.contains(&format!("//! | {row}")), "{row}");
         }
         let totals = Budgets::of(MAX_SESSIONS, 20_000).totals;
-        let want = Totals {
+        let want = BudgetTotals {
             sessions: 4096,
             grants: 1024,
             newcomers: 2500,

@@ -17,7 +17,7 @@ use std::{
 use async_std::{
     channel::Sender,
     net::{TcpListener, TcpStream},
-    sync::Mutex,
+    sync::{Mutex, MutexGuardArc},
     task,
 };
 use futures_lite::{FutureExt, future};
@@ -137,6 +137,7 @@ impl SessionPort {
                     port,
                     admission,
                     // The client made the key. Of a device this is known when its first socket has come.
+                    numbers: AtomicBool::new(false),
                     proves: AtomicBool::new(end == Dialer::Client && socket_key.is_some()),
                     socket_key,
                     key: sync::Mutex::new(Box::pin(signer.key(false)).await),
@@ -156,7 +157,7 @@ pub(super) struct JoinState {
     /// Who asked for it.
     pub client: AtSign,
     daemon: Option<AtSign>,
-    budgets: Budgets,
+    pub(super) budgets: Budgets,
     /// The first socket of this end has come.
     first_came: [AtomicBool; 2],
     /// A pair stands.
@@ -276,6 +277,8 @@ struct SignedPort {
     port: u16,
     admission: Arc<Admission>,
     socket_key: Option<SocketKey>,
+    /// This end numbers its sockets, so none waits here for those before it.
+    numbers: AtomicBool,
     /// This end proves its numbers, so nobody is let in here without a proof.
     proves: AtomicBool,
     signer: Signer,
@@ -290,14 +293,12 @@ struct SignedPort {
 /// ones with their neighbours. One that has gone had no place in the order, unless it was an end's own whose line was late;
 /// that nobody can tell, which is what numbers are for.
 async fn receive(door: Arc<SignedPort>, listener: TcpListener, admitted: &Sender<Box<Admitted>>) {
-    // Locked until the last one that came, and so all before it, had its turn.
-    let mut last = Arc::new(Mutex::new(()));
+    let mut last = Arc::default();
     loop {
         let (socket, from) = door.held.accept(&listener).await;
         let (place, must_leave) = door.place(from).await;
         let time = door.time_for(from);
-        let turn = Arc::new(Mutex::new(()));
-        let (own, before) = (turn.lock_arc().await, mem::replace(&mut last, turn));
+        let turn = Turn::behind(&mut last).await;
         let (here, admitted) = (door.clone(), admitted.clone());
         task::spawn(async move {
             let gives_way = async {
@@ -308,19 +309,50 @@ async fn receive(door: Arc<SignedPort>, listener: TcpListener, admitted: &Sender
             drop(place);
             match outcome {
                 Ok(socket) => {
-                    // Numbers make an order of their own.
-                    if socket.number.is_none() {
-                        drop(before.lock().await);
+                    // Numbers make an order of their own, and an end that says one says them all.
+                    if socket.number.is_some() {
+                        here.numbers.store(true, Relaxed);
+                    } else {
+                        turn.comes().await;
                     }
                     let _ = admitted.send(socket).await;
                 }
                 Err(why) => here.held.refused(here.signer.who.as_str(), from, &why),
             }
-            drop(before.lock().await);
-            drop(own);
+            turn.end(here.numbers.load(Relaxed)).await;
         });
         while Arc::strong_count(&door) > MAX_TURNS {
             task::sleep(BREATH).await;
+        }
+    }
+}
+
+/// A socket's place in the order of arrival.
+struct Turn {
+    /// Locked until this one, and so all before it, had its turn.
+    _own: MutexGuardArc<()>,
+    before: Arc<Mutex<()>>,
+}
+
+impl Turn {
+    /// Behind the last one; from now on this is the last one.
+    async fn behind(last: &mut Arc<Mutex<()>>) -> Self {
+        let own = Arc::new(Mutex::new(()));
+        Self {
+            _own: own.lock_arc().await,
+            before: mem::replace(last, own),
+        }
+    }
+
+    /// All before it have had theirs.
+    async fn comes(&self) {
+        drop(self.before.lock().await);
+    }
+
+    /// Whoever is behind may go. Where sockets have numbers nobody needs to know who was before.
+    async fn end(self, has_numbers: bool) {
+        if !has_numbers {
+            self.comes().await;
         }
     }
 }
@@ -417,5 +449,31 @@ impl SignedPort {
             return Err(BadProof);
         }
         Ok(attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_std::future::timeout;
+
+    use super::*;
+    use crate::testing::soon;
+
+    /// Each kept its task, and one of the port's turns, until the slowest before it had said who it is.
+    #[test]
+    fn who_has_a_number_waits_for_nobody_and_who_has_none_for_all_before_it() {
+        soon(async {
+            let mut last = Arc::default();
+            let silent = Turn::behind(&mut last).await;
+            for _ in 0..MAX_TURNS {
+                Turn::behind(&mut last).await.end(true).await;
+            }
+            let mut last = silent.before.clone();
+            let silent = Turn::behind(&mut last).await;
+            let next = Turn::behind(&mut last).await;
+            assert!(timeout(A_MOMENT, next.comes()).await.is_err());
+            drop(silent);
+            next.end(false).await;
+        });
     }
 }

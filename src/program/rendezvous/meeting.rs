@@ -205,7 +205,9 @@ impl Joiner {
             Pairing::Pair { client, daemon } => {
                 (self.live, self.pairs) = (self.live + 1, self.pairs + 1);
                 self.held.stands.store(true, Relaxed);
-                self.grant = None;
+                if self.grant.take().is_some() {
+                    self.held.budgets.tell_sessions();
+                }
                 let (session, level) = (self.held.session, self.level);
                 let (half_closed, done) = (self.half_closed, self.done.clone());
                 task::spawn(async move {

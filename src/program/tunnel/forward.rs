@@ -1,7 +1,8 @@
 //! `[BIND:]PORT:HOST:PORT`, as for `ssh -L`.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     str::FromStr,
 };
 
@@ -95,15 +96,25 @@ fn read(text: &str) -> Option<Forward> {
         _ => return None,
     };
     Some(Forward {
-        bind: bind.map_or(Some(Ipv4Addr::LOCALHOST.into()), address)?,
+        bind: bind.map_or_else(|| Some(here()), address)?,
         port: port_or_any(port).ok()?,
         target: Endpoint::parse(&format!("{host}:{target}"), None).ok()?,
     })
 }
 
+/// This machine's own address: 127.0.0.1, and where there is no IPv4 at all `::1`.
+fn here() -> IpAddr {
+    let none = |why: io::Error| why.kind() == io::ErrorKind::AddrNotAvailable;
+    if UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_err_and(none) {
+        Ipv6Addr::LOCALHOST.into()
+    } else {
+        Ipv4Addr::LOCALHOST.into()
+    }
+}
+
 fn address(text: &str) -> Option<IpAddr> {
     match text {
-        "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+        "localhost" => Some(here()),
         "*" => Some(Ipv4Addr::UNSPECIFIED.into()),
         literal => literal.trim_matches(['[', ']']).parse().ok(),
     }

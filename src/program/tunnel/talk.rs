@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     np::ping::Heartbeat,
+    pipe::cipher::SessionKeys,
     session::bridge::{Many, Questions},
 };
 
@@ -13,15 +14,6 @@ pub(super) const IDLE: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Between two announcements, for daemons that read one at a time.
 const PACE: Duration = Duration::from_millis(50);
-
-/// A device behind a line that stalls is as silent as one behind a rendezvous that carries nothing, so that the session
-/// waits as long as it does for any stall.
-const QUESTIONS: Questions = Questions {
-    every: Duration::from_secs(25),
-    tell: Duration::from_secs(60),
-    give_up: Duration::from_secs(300),
-    moves_on: false,
-};
 
 /// What this daemon understands on the control channel.
 ///
@@ -35,7 +27,7 @@ const QUESTIONS: Questions = Questions {
 ///
 /// A pause is no promise: what is sent apart may still be read at once. Dart then finds both announcements, for
 /// there is nothing between them; C does not.
-pub(super) fn talk(daemon: &Heartbeat) -> Many {
+pub(super) fn talk(daemon: &Heartbeat, keys: Option<&SessionKeys>) -> Many {
     let reads_lines = daemon.features.control_heartbeats;
     let dart = daemon.core.starts_with(|c: char| c.is_ascii_digit());
     Many {
@@ -45,7 +37,8 @@ pub(super) fn talk(daemon: &Heartbeat) -> Many {
         stands: (!daemon.features.adjustable_timeout).then_some(IDLE),
         first_word: None,
         // Where one key serves both directions an answer would be told with the key stream of the question.
-        questions: (reads_lines && daemon.answers).then_some(QUESTIONS),
+        questions: (reads_lines && daemon.answers && keys.is_none_or(SessionKeys::are_twin))
+            .then_some(Questions::USUAL),
     }
 }
 
@@ -70,10 +63,11 @@ mod tests {
             daemon.core = core.to_owned();
             daemon.features.adjustable_timeout = adjustable;
             daemon.features.control_heartbeats = beats;
-            let talk = talk(&daemon);
+            let talk = talk(&daemon, None);
             assert_eq!(!talk.pace.is_zero(), paced, "{core}");
             assert_eq!(talk.heartbeat.is_some(), beats, "{core}");
             assert_eq!(talk.unended, unended, "{core}");
+            assert_eq!(talk.questions.is_some(), beats, "{core}");
         }
     }
 }

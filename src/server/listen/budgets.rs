@@ -10,6 +10,7 @@ use super::{
     courier::{DELIVERIES, DELIVERIES_OF_ONE},
     gate::{CHECKS, CHECKS_OF_ONE, CONNECTIONS, ENQUIRIES, LOOKS, LOOKS_OF_ONE, Shares},
     load::{self, BYTES},
+    writes::{WRITES, WRITES_OF_ONE},
 };
 use crate::budget::Limits;
 
@@ -43,11 +44,12 @@ fn the_table_tells_what_the_constants_say() {
     let of_connections = Shares::of_connections(CONNECTIONS.total);
     let mut of_enquiries = shares(&Shares::of_connections(ENQUIRIES.total), 1);
     of_enquiries.truncate(4);
-    let rows: [(Limits, u64, Vec<u64>); 9] = [
+    let rows: [(Limits, u64, Vec<u64>); 10] = [
         (CONNECTIONS, 1, shares(&of_connections, 1)),
         (ENQUIRIES, 1, of_enquiries),
         (CHECKS, 1, vec![CHECKS_OF_ONE]),
         (LOOKS, 1, vec![LOOKS_OF_ONE]),
+        (WRITES, 1, vec![WRITES_OF_ONE]),
         (BYTES, MIB, shares(&load::SHARES, MIB)),
         (
             OUTGOING,

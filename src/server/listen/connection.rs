@@ -37,6 +37,7 @@ use super::{
     line_buffer::{InputLine, LineBuffer},
     load::{Load, time_for},
     visitor::Visitor,
+    writes,
 };
 
 /// Bytes read at a time: most commands are far shorter, and each idle connection keeps this much.
@@ -342,7 +343,7 @@ impl Connection<'_> {
         let (session, now, writes) = (self.session.clone(), now(), job.writes());
         let run = move |tx: &mut Tx<'_>| Ok::<_, StoreError>(session.run(&job, tx, now));
         let ran = if writes {
-            self.hub.store.write(run).await
+            self.write(run).await
         } else if self.is_owner() {
             self.hub.store.read(run).await
         } else {
@@ -351,6 +352,16 @@ impl Connection<'_> {
             self.hub.store.read(run).await
         };
         self.keep(ran)
+    }
+
+    async fn write(
+        &self,
+        run: impl Fn(&mut Tx<'_>) -> Result<UncommittedOutcome, StoreError> + Send + 'static,
+    ) -> Result<UncommittedOutcome, StoreError> {
+        let (home, from) = (&self.house.home.who, self.visitor.from);
+        let turn = writes::claim(home, self.session.standing(), from);
+        let _turn = self.hub.writes.wait(turn).await;
+        self.hub.store.write(run).await
     }
 
     /// Does what the session asks for, then gives its answer.
@@ -403,10 +414,7 @@ impl Connection<'_> {
             None => Fetched::Unknown,
         };
         let (session, now) = (self.session.clone(), now());
-        let ran = self
-            .hub
-            .store
-            .write(move |tx| Ok::<_, StoreError>(session.fetched(&errand, &found, tx, now)));
+        let ran = self.write(move |tx| Ok(session.fetched(&errand, &found, tx, now)));
         let ran = ran.await;
         self.keep(ran)
     }

@@ -38,7 +38,7 @@ async fn talk(hub: &Hub, visitor: &mut Visitor) -> Option<()> {
                 return None;
             };
             let found = hub.find(&bare);
-            let answer = enquiry.answer(found.as_ref().map(|(host, port)| (host.as_str(), *port)));
+            let answer = enquiry.answer(found.as_ref());
             if answer.delay > Duration::ZERO {
                 task::sleep(answer.delay).await;
             }

@@ -17,13 +17,14 @@ use crate::{
     budget::Budget,
     net::{recent::Recent, tls::Acceptor},
     server::{peer::PeerServers, session::Outbound, store::Store},
+    text::endpoint::Endpoint,
 };
 
 use super::{
     board::{Board, lock},
-    gate::{ConnectionGate, Failures},
+    gate::{ConnectionGate, ConnectionParty, Failures},
     load::Bytes,
-    meter::Meter,
+    meter::ServerMeter,
     options::{ServerError, ServerOptions},
 };
 
@@ -43,11 +44,13 @@ pub(super) struct Hub {
     pub bytes: Bytes,
     /// What strangers look up at the moment.
     pub looks: Budget<IpAddr>,
+    /// Who writes at the moment.
+    pub writes: Budget<ConnectionParty>,
     /// Who delivers at the moment.
     pub deliveries: Budget<AtSign>,
     /// Who asks for health and metrics.
     pub askers: Budget<&'static str>,
-    pub meter: Meter,
+    pub meter: ServerMeter,
     /// When the log was told that accepting failed.
     pub shortage: Mutex<Recent<()>>,
     pub started: u64,
@@ -74,10 +77,13 @@ impl Hub {
     }
 
     /// What the directory says.
-    pub(super) fn find(&self, bare: &str) -> Option<(String, u16)> {
+    pub(super) fn find(&self, bare: &str) -> Option<Endpoint> {
         let who: AtSign = bare.parse().ok()?;
         let house = self.board.house(&who)?;
-        Some((self.host_of(&who), house.port))
+        Some(Endpoint {
+            host: self.host_of(&who),
+            port: house.port,
+        })
     }
 
     pub(super) fn alive(&self) -> Result<channel::Sender<()>, ServerError> {

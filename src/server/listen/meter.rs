@@ -4,7 +4,7 @@ use crate::server::count::Count;
 
 /// What has happened since the start.
 #[derive(Default)]
-pub(super) struct Meter {
+pub(super) struct ServerMeter {
     pub accepted: Count,
     pub handshakes_failed: Count,
     pub commands: Count,

@@ -7,7 +7,7 @@ use crate::{
     server::{clock::now, health, peer::PROOFS, session::OUTGOING, store::StoreError},
 };
 
-use super::{RunningServer, courier, gate, hub::Hub, load};
+use super::{RunningServer, courier, gate, hub::Hub, load, writes::WRITES};
 
 impl RunningServer {
     /// Whether the store can be read: a server that is alive but cannot do that is of no use.
@@ -15,6 +15,9 @@ impl RunningServer {
     /// # Errors
     /// Why it cannot.
     pub async fn health(&self) -> Result<(), StoreError> {
+        if !self.hub.store.has_room() {
+            return Err(StoreError::Full);
+        }
         self.hub.store.read(|_| Ok(())).await
     }
 
@@ -92,6 +95,7 @@ impl Hub {
             (gate::ENQUIRIES.name, self.directory_gate.usage()),
             (gate::CHECKS.name, self.failures.checks()),
             (gate::LOOKS.name, self.looks.usage()),
+            (WRITES.name, self.writes.usage()),
             (load::BYTES.name, self.bytes.usage()),
             (courier::DELIVERIES.name, self.deliveries.usage()),
             (health::ASKERS.name, self.askers.usage()),

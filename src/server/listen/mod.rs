@@ -27,6 +27,7 @@ mod metrics;
 mod options;
 mod visitor;
 mod web;
+mod writes;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -73,7 +74,7 @@ use board::{Board, House, lock};
 use gate::{ConnectionGate, Failures, LOOKS, QUIET};
 use hub::Hub;
 use load::{BYTES, Bytes};
-use meter::Meter;
+use meter::ServerMeter;
 pub use options::{ServerError, ServerOptions, Timings};
 
 /// Ports tried for a new atSign before giving up.
@@ -157,9 +158,10 @@ async fn run(
         failures: Failures::default(),
         bytes: Bytes::new(BYTES),
         looks: Budget::new(LOOKS),
+        writes: Budget::new(writes::WRITES),
         deliveries: Budget::new(courier::DELIVERIES),
         askers: Budget::new(health::ASKERS),
-        meter: Meter::default(),
+        meter: ServerMeter::default(),
         shortage: Mutex::new(Recent::new(QUIET, 1)),
         started: now(),
         directory: directory

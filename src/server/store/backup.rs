@@ -20,7 +20,10 @@ use ring::digest::{Context, SHA256};
 
 use crate::{
     at::AtSign,
-    sys::{file::NamedFile, panics},
+    sys::{
+        file::{NamedFile, Writers},
+        panics,
+    },
 };
 
 use super::{
@@ -199,7 +202,7 @@ fn restore_into(
 /// Copies a backup's rows into a new store, and checks it on the way.
 fn read(from: &Path, draft: &Path) -> Result<(Copied, BTreeMap<String, Vec<u8>>), StoreError> {
     let bad = |why: &str| StoreError::BadBackup(from.to_owned(), why.to_owned());
-    NamedFile::open(from)
+    NamedFile::open_safe(from, Writers::Group)
         .and_then(NamedFile::into_whole_file)
         .map_err(|why| match why.kind() {
             io::ErrorKind::InvalidData => bad(&why.to_string()),

@@ -14,6 +14,7 @@ use std::{
     path::Path,
     sync::{Arc, mpsc},
     thread,
+    time::Instant,
 };
 
 use async_std::channel;
@@ -22,7 +23,10 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 
 use crate::sys::{panics, paths};
 
-use database::{DatabaseFile, FILE, OnDisk, ROWS, RowTable, apply, create, failed, senseless};
+use database::{
+    DatabaseFile, FILE, OnDisk, PageCacheAge, REST, ROWS, RowTable, apply, create, failed,
+    senseless,
+};
 
 use super::{
     attempt::{Backend, until_committed},
@@ -31,7 +35,7 @@ use super::{
 };
 
 /// Most transactions of one commit: bounds how long the first of them waits.
-const MAX_BATCH: usize = 256;
+pub const WRITES_AT_ONCE: usize = 256;
 /// Most changed bytes of one commit, for the same reason.
 const MAX_BATCH_BYTES: usize = 16 << 20;
 /// Transactions waiting for the writer; above this, callers wait in line.
@@ -119,6 +123,11 @@ impl Store {
             .spawn(move || panics::caught(move || write_loop(&store, queue, told)))
             .map_err(|e| StoreError::Folder(path.clone(), Arc::new(e)))?;
         Ok(Self(Arc::new(Inner { file, jobs, closed })))
+    }
+
+    /// Whether there is room on the disk to write.
+    pub fn has_room(&self) -> bool {
+        self.0.file.has_room(0)
     }
 
     /// Runs a command, see [`super::attempt`], and answers once it is durable. The closure's `Err` undoes all it did.
@@ -239,15 +248,22 @@ where
 /// Runs until there is nobody left who could send a job. `store` is dropped after it, by the same thread.
 fn write_loop(store: &OpenStore, queue: mpsc::Receiver<WriteJob>, mut told: EventSink) {
     let file = &*store.file;
+    let mut pages = PageCacheAge::new(Instant::now());
     loop {
         let first = match queue.try_recv() {
             Ok(first) => first,
             Err(mpsc::TryRecvError::Disconnected) => return,
             Err(mpsc::TryRecvError::Empty) => {
                 file.compact();
-                match queue.recv() {
+                file.rest(&mut pages, Instant::now());
+                match queue.recv_timeout(REST) {
                     Ok(first) => first,
-                    Err(_) => return,
+                    Err(mpsc::RecvTimeoutError::Timeout) if file.is_open() => continue,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        file.reopen();
+                        continue;
+                    }
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 }
             }
         };
@@ -289,13 +305,13 @@ fn write_loop(store: &OpenStore, queue: mpsc::Receiver<WriteJob>, mut told: Even
 /// There is no room. What only wants to look sees that, and can still say why it refuses.
 fn turn_away(file: &DatabaseFile, job: WriteJob) {
     file.failures.add(1);
-    (job(&mut NoRoom).answer)(Ok(()));
+    (job(&mut FullDisk).answer)(Ok(()));
 }
 
 /// Stands in for the rows while the disk is full.
-struct NoRoom;
+struct FullDisk;
 
-impl Rows for NoRoom {
+impl Rows for FullDisk {
     fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Err(StoreError::Full)
     }
@@ -304,7 +320,7 @@ impl Rows for NoRoom {
     }
 }
 
-impl Backend for NoRoom {
+impl Backend for FullDisk {
     fn rows(&self) -> &dyn Rows {
         self
     }
@@ -387,7 +403,7 @@ fn commit(
             if let Some(why) = base.broken.take() {
                 return Err(why);
             }
-            if batch.len() < MAX_BATCH && base.bytes < MAX_BATCH_BYTES {
+            if batch.len() < WRITES_AT_ONCE && base.bytes < MAX_BATCH_BYTES {
                 next = queue.try_recv().ok();
             }
         }

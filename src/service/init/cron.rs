@@ -37,6 +37,10 @@ impl Manager for Cron {
         true
     }
 
+    fn works_here(&self, _person: &Person) -> Result<(), Failure> {
+        crontab().map(drop)
+    }
+
     fn file(&self, name: &str, person: &Person) -> PathBuf {
         data_folder(person).join(format!("{name}.sh"))
     }
@@ -87,6 +91,11 @@ impl Manager for Cron {
         stop_loop(unit)
     }
 
+    fn note(&self, _person: &Person) -> Option<String> {
+        let note = "nothing here runs crontabs now (cron, crond): until that does, it is not started at boot";
+        (!runs_crontabs()).then(|| note.to_owned())
+    }
+
     /// A program without its loop runs on by itself.
     fn is_watched(&self, unit: &Unit, _pid: u32) -> bool {
         loop_of(unit).is_some()
@@ -116,20 +125,42 @@ fn with_line(crontab: &str, name: &str, line: Option<&str>) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn set_crontab(name: &str, line: Option<&str>) -> Result<(), Failure> {
-    let no_cron = |why: &dyn std::fmt::Display| {
-        Failure::plain(format!(
-            "there is no service manager here, and cron cannot be used: {why}"
-        ))
-        .hint("install cron; or start the program yourself, as --print shows")
-    };
-    // Somebody without a crontab is told so on stderr, with an exit code of its own.
+fn no_cron(why: &dyn std::fmt::Display) -> Failure {
+    Failure::plain(format!(
+        "there is no service manager here, and cron cannot be used: {why}"
+    ))
+    .hint("install cron; or start the program yourself, as --print shows")
+}
+
+/// What the crontab says now.
+fn crontab() -> Result<String, Failure> {
+    /// What is said to somebody who may have none; by busybox, too, where it has not the rights for that.
+    const NO: [&str; 3] = ["not allowed", "suid", "ermission denied"];
     let listed = output(&["crontab", "-l"], None).map_err(|why| no_cron(&why))?;
-    let before = if listed.status.success() {
-        String::from_utf8_lossy(&listed.stdout)
-    } else {
-        "".into()
-    };
+    if listed.status.success() {
+        return Ok(String::from_utf8_lossy(&listed.stdout).into_owned());
+    }
+    // Somebody without a crontab is told so on stderr, with an exit code of its own.
+    let said = String::from_utf8_lossy(&listed.stderr);
+    match said
+        .lines()
+        .find(|line| NO.iter().any(|no| line.contains(no)))
+    {
+        Some(line) => Err(no_cron(&line)),
+        None => Ok(String::new()),
+    }
+}
+
+/// Whether a program that reads crontabs is there. Where processes are hidden, it may be.
+fn runs_crontabs() -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let name = |process: fs::DirEntry| fs::read_to_string(process.path().join("comm")).ok();
+    let is_hidden = !Path::new("/proc/1/comm").exists();
+    is_hidden || processes.filter_map(name).any(|name| name.contains("cron"))
+}
+
+fn set_crontab(name: &str, line: Option<&str>) -> Result<(), Failure> {
+    let before = crontab()?;
     let after = with_line(&before, name, line);
     if after == before {
         return Ok(());

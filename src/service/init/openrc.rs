@@ -36,6 +36,11 @@ impl Manager for OpenRc {
         format!("/etc/init.d/{name}").into()
     }
 
+    fn boot_link(&self, unit: &Unit) -> Option<PathBuf> {
+        let etc = unit.file.parent()?.parent()?;
+        Some(etc.join("runlevels/default").join(&unit.name))
+    }
+
     fn render(&self, service: &Service) -> String {
         let values = vec![
             ("TITLE", shell(&service.title())),

@@ -33,6 +33,11 @@ impl Manager for Procd {
         format!("/etc/init.d/{name}").into()
     }
 
+    fn boot_link(&self, unit: &Unit) -> Option<PathBuf> {
+        let etc = unit.file.parent()?.parent()?;
+        Some(etc.join("rc.d").join(format!("S95{}", unit.name)))
+    }
+
     fn render(&self, service: &Service) -> String {
         let values = vec![
             ("COMMAND", line(&service.command(), shell)),

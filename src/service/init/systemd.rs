@@ -66,6 +66,12 @@ impl Manager for Systemd {
         folder.join(format!("{name}.service"))
     }
 
+    fn boot_link(&self, unit: &Unit) -> Option<PathBuf> {
+        let target = self.either("multi-user.target.wants", "default.target.wants");
+        let file = unit.file.file_name()?;
+        Some(unit.file.parent()?.join(target).join(file))
+    }
+
     fn render(&self, service: &Service) -> String {
         let template = self.either(
             include_str!("../../../packaging/services/system.service"),

@@ -87,7 +87,7 @@ fn refusal(why: &str, request: &RefusedRequest<'_>) -> Failure {
     let message = refusals::of_device(why);
     if launch::is_service_failure(why) {
         Failure::new(exit::SERVICE, message)
-            .hint("check that sshd runs there, on the port of the daemon's --sshd-port")
+            .hint("check that sshd runs there, and listens where the daemon's --sshd-host and --sshd-port say")
     } else if ["No permissions for", "is not permitted", "based on POLICY"]
         .iter()
         .any(|words| why.contains(words))
@@ -155,6 +155,11 @@ fn listed(why: &str) -> Option<Permit> {
 /// A list from another machine, if it is one: it becomes part of a command.
 fn permit(list: &str) -> Option<Permit> {
     list.parse::<Permit>().ok()
+}
+
+/// A bridge process that fell, told to the person.
+pub fn broken_off(why: &str) -> Failure {
+    Failure::told(exit::RENDEZVOUS, &why, BridgeError::Unbegun.hint())
 }
 
 /// A bridge that fell, told to the person.

@@ -12,9 +12,9 @@
 use crate::session::{authorise::NO_ANSWER, launch};
 
 /// How it begins and what stands behind the part that differs; and what that is for a person, with `{}` in its place.
-type Row = (&'static str, &'static str, &'static str);
+type RefusalText = (&'static str, &'static str, &'static str);
 
-const OF_DEVICES: &[Row] = &[
+const OF_DEVICES: &[RefusalText] = &[
     (DAEMON_LIST, "", "the device permits no connections to {}"),
     (
         "Connection to ",
@@ -104,7 +104,7 @@ const OF_DEVICES: &[Row] = &[
     ),
 ];
 
-const OF_RENDEZVOUS: &[Row] = &[
+const OF_RENDEZVOUS: &[RefusalText] = &[
     (
         LOGIN,
         "",
@@ -170,7 +170,7 @@ pub(super) fn hint(why: &str) -> Option<&'static str> {
     }
 }
 
-fn in_our_words(rows: &[Row], why: &str) -> Option<String> {
+fn in_our_words(rows: &[RefusalText], why: &str) -> Option<String> {
     rows.iter().find_map(|(before, behind, ours)| {
         let rest = why.strip_prefix(before)?;
         let part = match rest.split_once(behind).filter(|_| !behind.is_empty()) {

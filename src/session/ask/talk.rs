@@ -3,18 +3,22 @@
 use std::time::{Duration, Instant};
 
 use async_std::future::timeout;
-use log::debug;
+use log::{debug, warn};
 
 use super::{
     refusals,
     wanted::{Want, Whom},
 };
 use crate::{
-    at::client::{Client, Event, Subscription},
+    at::{
+        AtSign,
+        client::{Client, Event, Subscription},
+    },
     cli::{Failure, exit},
     np::{
         Message,
-        ids::DeviceName,
+        ids::{DeviceName, Nonce},
+        ping::Heartbeat,
         session::{Awaited, Offer},
     },
     session::online,
@@ -31,6 +35,8 @@ pub(super) struct Talk {
     pub inbox: Subscription,
     pub offer: Offer,
     pub patience: Duration,
+    /// Which starts of the device's daemon have answered.
+    pub runs: Vec<Nonce>,
 }
 
 /// Something to ask.
@@ -129,6 +135,24 @@ impl Talk {
         }
     }
 
+    /// Tells once of two daemons that both are this device.
+    fn hear_run(&mut self, from: &AtSign, text: &str) {
+        let Ok(said) = Heartbeat::parse(text) else {
+            return;
+        };
+        let Some(run) = said.run.filter(|run| !self.runs.contains(run)) else {
+            return;
+        };
+        self.runs.push(run);
+        if self.runs.len() == 2 && !said.shared {
+            let device = said.device;
+            warn!(
+                "two daemons answer as {device}{from}; this session is with the first: stop one of them, or give it a name \
+                 of its own (--device there); if it is intended: --shared-name there"
+            );
+        }
+    }
+
     /// Until all questions that `count` are answered.
     async fn collect(
         &mut self,
@@ -166,6 +190,9 @@ impl Talk {
             };
             if kind == Awaited::NoPorts {
                 return Err(Missing::NoPorts(text));
+            }
+            if kind == Awaited::Heartbeat {
+                self.hear_run(&note.from, &text);
             }
             if let Some(i) = questions.iter().position(|asked| asked.awaited == kind) {
                 answers[i].get_or_insert(text);

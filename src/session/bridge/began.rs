@@ -40,7 +40,9 @@ pub(super) struct Beginning {
     heard: AtomicBool,
     greeted: AtomicBool,
     said_all: AtomicBool,
+    heard_all: AtomicBool,
     unbegun: AtomicBool,
+    ended_last: AtomicBool,
 }
 
 /// Our input, watched.
@@ -104,6 +106,16 @@ pub(super) fn watch<R, W>(
 }
 
 impl Beginning {
+    /// Neither end has said a thing that counts: not a byte has come, and ours has not ended.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.heard.load(Relaxed) && !self.said_all.load(Relaxed)
+    }
+
+    /// Whether our end went on speaking when the other one had said all.
+    pub(super) fn ended_last(&self) -> bool {
+        self.ended_last.load(Relaxed)
+    }
+
     /// Why it is no session, where the other end was over first and had not greeted.
     pub(super) fn unbegun(&self) -> Option<BridgeError> {
         if !self.unbegun.load(Relaxed) {
@@ -125,6 +137,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for WatchedInput<R> {
         let read = Pin::new(&mut self.0).poll_read(cx, buf);
         if matches!(read, Poll::Ready(Ok(0))) {
             self.1.said_all.store(true, Relaxed);
+            let last = self.1.heard_all.load(Relaxed);
+            self.1.ended_last.store(last, Relaxed);
         }
         read
     }
@@ -151,6 +165,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for WatchedOutput<W> {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.heard_all.store(true, Relaxed);
         if !self.watch.greeted.load(Relaxed) && !self.watch.said_all.load(Relaxed) {
             self.watch.unbegun.store(true, Relaxed);
         }

@@ -1,9 +1,10 @@
 //! One connection, from a local stream to the rendezvous' socket.
 
-use std::{io, net::Shutdown, time::Duration};
+use std::{future::Future, io, net::Shutdown, os::fd::AsFd, sync::Arc, time::Duration};
 
 use async_std::{future::timeout, net::TcpStream, task::sleep};
 use futures_lite::{FutureExt, future};
+use socket2::SockRef;
 
 use super::{
     began::{self, Greeting},
@@ -11,9 +12,12 @@ use super::{
     error::BridgeError,
     live::Live,
 };
-use crate::pipe::{
-    cipher::{SessionKeys, Side},
-    join::{Carried, End, HalfClose, JoinFailure, join, reset, splice_metered},
+use crate::{
+    net::stall::{Tell, watch, watch_any},
+    pipe::{
+        cipher::{SessionKeys, Side},
+        join::{Carried, End, HalfClose, JoinFailure, join, raw, reset, splice_metered},
+    },
 };
 
 /// What has been read when a session is told to end has this long to be delivered.
@@ -21,6 +25,9 @@ pub(super) const FLUSH: Duration = Duration::from_secs(5);
 
 /// An ssh server greets at once. The rendezvous has given up a lonely end by then ([`COUNTERPART_TIME`](crate::np::pairs)).
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(60);
+
+/// All that can be known of a target where the device tells nothing.
+const NO_BYTE: &str = "it was closed before a byte came: is the service there?";
 
 /// Ends where a greeting is due and nothing at all has come: the rendezvous takes everything and carries nothing.
 pub(super) async fn stays_silent<T>(
@@ -38,41 +45,51 @@ pub(super) async fn stays_silent<T>(
     future::pending().await
 }
 
-/// Joins both ends; one that fails resets the local one.
+/// The two ends of one connection here, and how it is carried.
+pub(super) struct ConnectionEnds<'a> {
+    pub(super) local: TcpStream,
+    pub(super) remote: TcpStream,
+    pub(super) keys: Option<&'a SessionKeys>,
+    pub(super) greeting: Greeting,
+    /// Whether somebody is told when the rendezvous is silent.
+    pub(super) tell: Tell,
+}
+
+/// Joins both ends, until `stop` cuts them; one that fails resets the local one.
 pub(super) async fn carry(
     dialler: &Dialler,
-    local: TcpStream,
-    remote: TcpStream,
-    keys: Option<&SessionKeys>,
-    greeting: Greeting,
+    ends: ConnectionEnds<'_>,
+    stop: impl Future<Output = ()>,
 ) -> Result<Carried, BridgeError> {
-    let (live, side) = (&*dialler.live, dialler.far.side);
-    let (near, far) = (local.clone(), remote.clone());
+    let (live, side, greeting) = (&*dialler.live, dialler.far.side, ends.greeting);
     let _standing = live.stands();
-    let (mut unbegun, joined) = match keys {
-        None => {
-            let work = splice_metered(local, remote, &live.meter);
-            let joined = work.or(let_go(live, [&near, &far]));
-            (
-                None,
-                joined.or(stays_silent(live, greeting, FIRST_BYTE)).await,
-            )
-        }
+    let (unbegun, joined) = match ends.keys {
+        None => (None, carry_plain(live, ends, stop).await),
         Some(keys) => {
-            let ends = HalfClose(local.clone());
-            let (input, output, watch) = began::watch(local, ends, greeting);
-            let work = join(input, output, remote, keys.ciphers(side), &live.meter);
-            let joined = work.or(let_go(live, [&near, &far]));
-            let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;
-            (watch.unbegun(), joined)
+            let (near, far) = (ends.local.clone(), ends.remote.clone());
+            let _watched = watch(&far, ends.tell);
+            let output = HalfClose(near.clone());
+            let (input, output, began) = began::watch(ends.local, output, greeting);
+            let ciphers = keys.ciphers(side);
+            let work = join(input, output, ends.remote, ciphers, &live.meter);
+            let joined = until_told(live, work, greeting, stop, [&near, &far]).await;
+            let by_far_end = match &joined {
+                Ok(_) => began.unbegun().is_some(),
+                Err(failure) => failure.at == Some(End::Far) && began.is_silent(),
+            };
+            if by_far_end && live.guesses() {
+                live.target_failed(NO_BYTE);
+            }
+            (began.unbegun().filter(|_| joined.is_ok()), joined)
         }
     };
     if let Err(failure) = &joined {
-        unbegun = None;
-        reset(&near);
+        if !live.was_told_to_leave() {
+            live.peer_failed(failure);
+        }
         let by_service = side == Side::Device && failure.at == Some(End::Near);
         if by_service && !live.was_told_to_leave() {
-            live.target_failed(&failure.error);
+            live.target_failed(&failure.error.to_string());
         }
     }
     match unbegun.filter(|_| greeting == Greeting::Ssh) {
@@ -81,15 +98,45 @@ pub(super) async fn carry(
     }
 }
 
+/// As they are. Each end has one descriptor: what is watched is what is joined.
+async fn carry_plain(
+    live: &Live,
+    ends: ConnectionEnds<'_>,
+    stop: impl Future<Output = ()>,
+) -> Result<Carried, JoinFailure> {
+    let (near, far) = (raw(ends.local)?, Arc::new(raw(ends.remote)?));
+    let _watched = watch_any(far.clone(), ends.tell);
+    let work = splice_metered(&near, &far, &live.meter);
+    until_told(live, work, ends.greeting, stop, [&near, &far]).await
+}
+
+/// Until it has ended, or is told to, or is cut, or never begins.
+async fn until_told<S: AsFd>(
+    live: &Live,
+    work: impl Future<Output = Result<Carried, JoinFailure>>,
+    greeting: Greeting,
+    stop: impl Future<Output = ()>,
+    ends: [&S; 2],
+) -> Result<Carried, JoinFailure> {
+    let cut = async {
+        stop.await;
+        ends.into_iter().for_each(reset);
+        Err(io::Error::other("the session has ended").into())
+    };
+    let silent = stays_silent(live, greeting, FIRST_BYTE);
+    let joined = work.or(let_go(live, ends)).or(cut).or(silent).await;
+    joined.inspect_err(|_| reset(ends[0]))
+}
+
 /// Once the session is told to end: nothing more is read at these ends, so that what has been read goes on and ends in
 /// good form; who does not take it in time, or where it is to be at once, is reset.
-pub(super) async fn let_go<T, const N: usize>(
+pub(super) async fn let_go<T, S: AsFd, const N: usize>(
     live: &Live,
-    ends: [&TcpStream; N],
+    ends: [&S; N],
 ) -> Result<T, JoinFailure> {
     live.lets_go().await;
     for end in ends {
-        let _ = end.shutdown(Shutdown::Read);
+        let _ = SockRef::from(end).shutdown(Shutdown::Read);
     }
     let _ = timeout(FLUSH, live.at_once()).await;
     ends.into_iter().for_each(reset);
@@ -99,7 +146,70 @@ pub(super) async fn let_go<T, const N: usize>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::{session::bridge::carry::*, testing::soon};
+    use std::{fs, os::fd::AsFd};
+
+    use futures_lite::future::{poll_once, zip};
+
+    use crate::{
+        np::far_end::FarEnd,
+        session::bridge::carry::*,
+        testing::{listen, soon},
+    };
+
+    /// The two ends of a connection.
+    async fn pair() -> [TcpStream; 2] {
+        let (listener, at) = listen().await;
+        let (near, far) = zip(TcpStream::connect(at.to_string()), listener.accept()).await;
+        [near.unwrap(), far.unwrap().0]
+    }
+
+    /// How many descriptors of this process are the socket with this number.
+    fn descriptors_of(socket: u64) -> usize {
+        let name = format!("socket:[{socket}]");
+        let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        all.filter_map(|fd| fs::read_link(fd.path()).ok())
+            .filter(|link| link.as_os_str() == name.as_str())
+            .count()
+    }
+
+    /// There were two of the rendezvous' end: one was watched, and another one joined.
+    #[test]
+    fn an_end_has_one_descriptor_with_and_without_encryption_and_one_that_is_cut_is_reset() {
+        soon(async {
+            for keys in [None, Some(SessionKeys::random(true).unwrap())] {
+                let ([local, person], [remote, rendezvous]) = (pair().await, pair().await);
+                let number = |tcp: &TcpStream| rustix::fs::fstat(tcp.as_fd()).unwrap().st_ino;
+                let numbers = [number(&local), number(&remote)];
+                let dialler = Dialler::new(FarEnd {
+                    rendezvous: "localhost:1".parse().unwrap(),
+                    admission: None,
+                    socket_key: None,
+                    keys: keys.clone(),
+                    side: Side::Device,
+                });
+                let ends = ConnectionEnds {
+                    local,
+                    remote,
+                    keys: keys.as_ref(),
+                    greeting: Greeting::Any,
+                    tell: Tell::Nobody,
+                };
+                let (stop, stopped) = async_std::channel::bounded::<()>(1);
+                let stopped = async move {
+                    let _ = stopped.recv().await;
+                };
+                let mut work = Box::pin(carry(&dialler, ends, stopped));
+                assert!(poll_once(&mut work).await.is_none());
+                assert_eq!(numbers.map(descriptors_of), [1, 1], "{}", keys.is_some());
+                stop.close();
+                assert!(work.await.is_err());
+                for end in [&person, &rendezvous] {
+                    let reset = end.peek(&mut [0]).await.unwrap_err().kind();
+                    assert_eq!(reset, io::ErrorKind::ConnectionReset);
+                }
+            }
+        });
+    }
 
     #[test]
     fn an_ssh_session_without_a_first_byte_is_told_and_another_one_waits() {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::Ipv4Addr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,6 +45,8 @@ pub(super) struct Dialler {
     pub(super) live: Arc<Live>,
     /// Where the far end may be, if not anywhere.
     pub(super) nearness: Option<NearnessSet>,
+    /// From where a service of this machine is dialled, if from a certain address.
+    pub(super) source: Option<Ipv4Addr>,
 }
 
 impl Dialler {
@@ -53,6 +56,7 @@ impl Dialler {
             patience: PATIENCE,
             live: Arc::default(),
             nearness: None,
+            source: None,
         }
     }
 
@@ -64,6 +68,11 @@ impl Dialler {
     /// Nowhere else than somebody may be sent whose directory is so near.
     pub(super) fn nowhere_nearer(self, nearness: Option<NearnessSet>) -> Self {
         Self { nearness, ..self }
+    }
+
+    /// A service of this machine is dialled from there.
+    pub(super) fn dialling_from(self, source: Option<Ipv4Addr>) -> Self {
+        Self { source, ..self }
     }
 
     /// The one socket of a session.

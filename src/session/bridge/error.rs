@@ -41,7 +41,8 @@ impl BridgeError {
             Self::NobodyCame(_) => "connect within that time, or allow more with --timeout",
             Self::Rendezvous { .. } => "check that this network allows outbound TCP to that port",
             Self::Unbegun | Self::NoGreeting => {
-                "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? then try again"
+                "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? an sshd \
+                 (OpenSSH 9.8 and later) shuts an address out for minutes after failed logins; then try again"
             }
             Self::Silent(_) => {
                 "is the rendezvous still up, and the device? try again, or another rendezvous with --via"

@@ -18,8 +18,8 @@ use crate::{pipe::join::Carried, sys::process::descriptors_left};
 
 /// Connections of one session at a time. Each costs descriptors, and no buffer while nothing moves.
 pub const MAX_CONNECTIONS: usize = 1000;
-/// Descriptors of one connection: a socket for either end. Without encryption there are two more, so that the
-/// newest may fail for want of them; those that stand then copy instead of splicing.
+/// Descriptors of one connection: a socket for either end. Without encryption bytes that move have a pipe as well, so that
+/// the newest may fail for want of them; those that stand then copy instead of splicing.
 const OF_A_CONNECTION: u64 = 2;
 /// How much sooner than ours the device's last connection may have ended: what was on its way has still to be
 /// taken by our local program.

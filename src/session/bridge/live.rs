@@ -1,13 +1,13 @@
 //! One session as others see it while it runs, and what they tell it.
 //!
 //! ```text
-//!   carry ──▶ bytes, connections, why a target failed ──▶ state
+//!   carry ──▶ bytes, connections, why a target failed ──▶ state; the device's end tells the client's, whose person is told
 //!   leave ──▶ both ends of each connection are read no further; what has been read is delivered, then the end
 //!             at once: both ends are reset
 //! ```
 
 use std::{
-    io,
+    io::ErrorKind,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,6 +16,7 @@ use std::{
 };
 
 use async_std::channel::{Receiver, Sender, bounded};
+use futures_lite::future;
 
 use super::{
     LocalEnd, Plan,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     pipe::{
         cipher::Side,
-        join::{Carried, Meter},
+        join::{Carried, End, JoinFailure, Meter},
     },
     session::control::{About, SessionState},
     sys::out,
@@ -35,6 +36,8 @@ use crate::{
 const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Longest reason that is kept, in characters.
 const LONGEST_REASON: usize = 300;
+/// Failures that wait to be told to the client's end; more are only counted.
+const MOST_UNTOLD: usize = 16;
 
 /// One session, watched.
 #[derive(Debug)]
@@ -49,13 +52,20 @@ pub struct Live {
     pub(super) meter: Meter,
     connections: AtomicU64,
     met: AtomicBool,
-    failures: Mutex<Failures>,
+    failures: Mutex<TargetFailures>,
+    /// Those that the client's end has not been told of.
+    untold: (Sender<String>, Receiver<String>),
+    /// The other end tells nothing of its target.
+    guesses: AtomicBool,
+    has_told_peer: AtomicBool,
+    /// Whom this end tells, and how.
+    tell: fn(&TargetFailure),
     lets_go: Gate,
     at_once: Gate,
 }
 
 #[derive(Debug, Default)]
-struct Failures {
+struct TargetFailures {
     count: u64,
     reason: Option<String>,
     /// When one was told, and how many had been counted by then.
@@ -82,9 +92,9 @@ impl Gate {
 }
 
 /// One of a session's connections, as long as it stands.
-pub(super) struct Standing<'a>(&'a Live);
+pub(super) struct LiveConnection<'a>(&'a Live);
 
-impl Drop for Standing<'_> {
+impl Drop for LiveConnection<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
     }
@@ -106,6 +116,16 @@ impl Live {
             target,
             rendezvous: plan.far.rendezvous.to_string(),
             many: plan.many.is_some(),
+            ..Self::default()
+        }
+    }
+
+    /// Of a tunnel's client, which tells its person itself of a target that fails.
+    pub fn of_tunnel(target: String, tell: fn(&TargetFailure)) -> Self {
+        Self {
+            target,
+            many: true,
+            tell,
             ..Self::default()
         }
     }
@@ -186,16 +206,24 @@ impl Live {
         self.met.store(true, Relaxed);
     }
 
+    /// Somebody has come to our port; who waits for that has told us whose session it is.
+    pub(super) fn used(&self) {
+        if self.about.session.is_some() {
+            out::note(BridgeNews::Spoken);
+        }
+    }
+
     /// One more connection, until that is dropped.
-    pub(super) fn stands(&self) -> Standing<'_> {
+    pub(super) fn stands(&self) -> LiveConnection<'_> {
         self.connections.fetch_add(1, Relaxed);
-        Standing(self)
+        LiveConnection(self)
     }
 
     /// The device's service refused, was not found, did not answer or broke off: tells who started us, and not each of a
-    /// hundred times.
-    pub(super) fn target_failed(&self, error: &io::Error) {
-        let why = cut(&error.to_string(), LONGEST_REASON);
+    /// hundred times; and the client's end.
+    pub(super) fn target_failed(&self, why: &str) {
+        let why = cut(why, LONGEST_REASON);
+        let _ = self.untold.0.try_send(why.clone());
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.count += 1;
         failures.reason = Some(why.clone());
@@ -206,11 +234,54 @@ impl Live {
         };
         failures.told = Some((now, count));
         drop(failures);
-        out::note(BridgeNews::Target(TargetFailure {
+        (self.tell)(&TargetFailure {
             service: self.target.clone(),
             times: count - before,
             why,
-        }));
+        });
+    }
+
+    /// The other end, or the way to it, did not do as it should: told once in a session.
+    pub(super) fn peer_failed(&self, failure: &JoinFailure) {
+        if !self.many {
+            return; // it ends with this
+        }
+        let what = match failure.at {
+            Some(End::Near) => return,
+            Some(End::Far) => {
+                "closed before it had taken everything: the end of a stream may be lost"
+            }
+            None if failure.error.kind() == ErrorKind::TimedOut => "never closes",
+            None => return,
+        };
+        if !self.has_told_peer.swap(true, Relaxed) {
+            log::warn!("peer=\"{what}\" reason={:?}", failure.error.to_string());
+        }
+    }
+
+    /// The device will not tell why a target fails.
+    pub(super) fn guess(&self) {
+        self.guesses.store(true, Relaxed);
+    }
+
+    /// Whether what looks like a target that failed is to be told as one.
+    pub(super) fn guesses(&self) -> bool {
+        self.guesses.load(Relaxed)
+    }
+
+    /// Waits for the next failure that the client's end is to be told of.
+    pub(super) async fn next_failure(&self) -> String {
+        match self.untold.1.recv().await {
+            Ok(why) => why,
+            Err(_) => future::pending().await,
+        }
+    }
+
+    /// Why the target failed the last time, where nothing has come from there in the whole session.
+    pub fn only_failed(&self) -> Option<String> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = failures.reason.clone();
+        reason.filter(|_| self.meter.carried().down == 0)
     }
 }
 
@@ -234,6 +305,10 @@ impl Default for Live {
             connections: AtomicU64::new(0),
             met: AtomicBool::new(false),
             failures: Mutex::default(),
+            untold: bounded(MOST_UNTOLD),
+            guesses: AtomicBool::new(false),
+            has_told_peer: AtomicBool::new(false),
+            tell: |failure| out::note(BridgeNews::Target(failure.clone())),
             lets_go: Gate::new(),
             at_once: Gate::new(),
         }

@@ -49,12 +49,15 @@ use async_io::Timer;
 use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
+pub use single::run_on_stdio;
+
 use super::{
     began::Greeting,
-    carry::{FLUSH, carry},
+    carry::{ConnectionEnds, FLUSH, carry},
     dialler::{DIAL, Dialler},
     error::BridgeError,
     joins::{ConnectionEnd, Joins},
+    live::Live,
     news::BridgeNews,
     visitors::Visitors,
 };
@@ -63,7 +66,10 @@ use crate::{
         dial::dial_service,
         stall::{Tell, Watched, watch},
     },
-    np::control::{ControlLine, ControlLines, Keying},
+    np::{
+        control::{ControlLine, ControlLines, DeviceLines, Keying},
+        far_end::FarEnd,
+    },
     pipe::{
         cipher::{Cipher, Ciphers, SessionKeys},
         join::{Carried, reset},
@@ -71,6 +77,8 @@ use crate::{
     sys::out,
     text::endpoint::Endpoint,
 };
+
+mod single;
 
 /// How a client talks on the control channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +110,17 @@ pub struct Questions {
     pub moves_on: bool,
 }
 
+impl Questions {
+    /// A device behind a line that stalls is as silent as one behind a rendezvous that carries nothing, so that the session
+    /// waits as long as it does for any stall.
+    pub const USUAL: Self = Self {
+        every: Duration::from_secs(25),
+        tell: Duration::from_secs(60),
+        give_up: Duration::from_secs(300),
+        moves_on: false,
+    };
+}
+
 /// The client's end. `ready` is called when the control socket stands.
 ///
 /// # Errors
@@ -115,6 +134,9 @@ pub(super) async fn client(
 ) -> Result<Carried, BridgeError> {
     let mut control = Announcer::on(&dialler, many).await?;
     ready();
+    if many.questions.is_none() {
+        dialler.live.guess();
+    }
     let mut joins = Joins::new(idle);
     let outcome = loop {
         let peer = async { ControlEvent::Ended(control.ended().await) };
@@ -139,7 +161,7 @@ pub(super) async fn client(
                 joins.let_go(FLUSH).await;
                 break Ok(());
             }
-            ControlEvent::Heard(_) => {}
+            ControlEvent::Heard(_) | ControlEvent::Failed(_) => {}
             ControlEvent::Silence => {
                 if let Some(silent) = control.tell_silence() {
                     break Err(silent);
@@ -270,7 +292,7 @@ pub(super) async fn device(
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
     let mut silence = many.first_word.map(|time| Instant::now() + time);
-    let mut has_spoken = false;
+    let (mut has_spoken, mut has_asked) = (false, false);
     let outcome = loop {
         let silent = async {
             match silence {
@@ -288,7 +310,21 @@ pub(super) async fn device(
             dialler.live.lets_go().await;
             ControlEvent::Told
         };
-        let got = match heard.or(told).or(idle).or(silent).await {
+        // Who has not asked may be one who knows no answers.
+        let failed = async {
+            if !has_asked {
+                return future::pending().await;
+            }
+            ControlEvent::Failed(dialler.live.next_failure().await)
+        };
+        let got = match heard.or(told).or(idle).or(silent).or(failed).await {
+            ControlEvent::Failed(why) => {
+                let line = ControlLine::failed(&why);
+                match answer(&control, &mut outbound, line).await {
+                    Ok(()) => continue,
+                    Err(error) => break Err(BridgeError::Broken(error)),
+                }
+            }
             ControlEvent::Silence => {
                 break Err(BridgeError::NoWord(many.first_word.unwrap_or_default()));
             }
@@ -314,11 +350,9 @@ pub(super) async fn device(
         match obey(&mut lines, &mut announced, &dialler, &service, &mut joins).await {
             Ok(None) => {}
             Ok(Some(asked)) => {
-                let mut answer = ControlLine::heard(asked).into_bytes();
-                if let Some(cipher) = &mut outbound {
-                    cipher.apply(&mut answer);
-                }
-                if let Err(error) = write_within(&control, &answer).await {
+                has_asked = true;
+                let line = ControlLine::heard(asked);
+                if let Err(error) = answer(&control, &mut outbound, line).await {
                     break Err(BridgeError::Broken(error));
                 }
             }
@@ -327,6 +361,19 @@ pub(super) async fn device(
     };
     let (carried, _) = joins.end().await;
     outcome.map(|()| carried)
+}
+
+/// The device's word on the control channel.
+async fn answer(
+    control: &TcpStream,
+    outbound: &mut Option<Cipher>,
+    line: String,
+) -> io::Result<()> {
+    let mut bytes = line.into_bytes();
+    if let Some(cipher) = outbound {
+        cipher.apply(&mut bytes);
+    }
+    write_within(control, &bytes).await
 }
 
 /// Everything the client has said so far, one line after the other. `announced` counts its connections. Returns what it
@@ -415,11 +462,11 @@ async fn serve(
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> ConnectionEnd {
-    match dial_service(&service, DIAL).await {
+    match dial_service(&service, dialler.source, DIAL).await {
         Ok(local) => cut_on(stop, dialler, local, remote, keys).await.into(),
         Err(error) => {
             log::info!("service={service} reason={:?}", error.to_string());
-            dialler.live.target_failed(&error);
+            dialler.live.target_failed(&error.to_string());
             part(remote).or(cut(stop)).await;
             Carried::default().into()
         }
@@ -448,25 +495,19 @@ async fn cut_on(
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> Carried {
-    let _watched = watch(&remote, Tell::Nobody); // the control socket tells
-    let (near_end, far_end) = (local.clone(), remote.clone());
-    let work = async { Some(carry(&dialler, local, remote, keys.as_ref(), Greeting::Any).await) };
-    let session_ends = async {
-        cut(stop).await;
-        None
+    let ends = ConnectionEnds {
+        local,
+        remote,
+        keys: keys.as_ref(),
+        greeting: Greeting::Any,
+        tell: Tell::Nobody, // the control socket tells
     };
-    match work.or(session_ends).await {
-        Some(Ok(carried)) => carried,
-        Some(Err(error)) => {
+    carry(&dialler, ends, cut(stop))
+        .await
+        .unwrap_or_else(|error| {
             log::debug!("connection ended reason={:?}", error.to_string());
             Carried::default()
-        }
-        None => {
-            reset(&near_end);
-            reset(&far_end);
-            Carried::default()
-        }
-    }
+        })
 }
 
 /// What happens next in a session.
@@ -481,6 +522,8 @@ enum ControlEvent {
     Told,
     /// No word has come.
     Silence,
+    /// A target could not be had: the client is to be told.
+    Failed(String),
 }
 
 /// How long the device has not answered.
@@ -501,36 +544,68 @@ struct Announcer {
     beats: u64,
     last_beat: Instant,
     silence: Mutex<Silence>,
+    said: Mutex<Said>,
+    live: Arc<Live>,
     _watched: Watched,
+}
+
+/// What the device says there.
+struct Said {
+    cipher: Option<Cipher>,
+    lines: DeviceLines,
 }
 
 impl Announcer {
     /// With a control socket of its own.
     async fn on(dialler: &Dialler, many: Many) -> Result<Self, BridgeError> {
         let socket = dialler.connect_as(CONTROL, 0).await?;
+        let Ciphers { inbound, outbound } = dialler.ciphers();
+        let said = Said {
+            cipher: inbound,
+            lines: DeviceLines::default(),
+        };
         Ok(Self {
             _watched: watch(&socket, Tell::Aloud),
             socket,
-            cipher: dialler.ciphers().outbound,
+            cipher: outbound,
             many,
             announced: CONTROL,
             beats: 0,
             last_beat: Instant::now(),
             silence: Mutex::default(),
+            said: Mutex::new(said),
+            live: dialler.live.clone(),
         })
     }
 
-    /// Devices say nothing here but that they have heard us, and any byte says that.
+    /// Devices say here that they have heard us, and any byte says that; and why a target could not be had.
     async fn ended(&self) -> io::Result<()> {
         let mut socket = &self.socket;
-        let mut ignored = [0; READ];
-        while socket.read(&mut ignored).await? > 0 {
+        let mut chunk = [0; READ];
+        loop {
+            let got = socket.read(&mut chunk).await?;
+            if got == 0 {
+                return Ok(());
+            }
+            self.hear(&mut chunk[..got]);
             let before = std::mem::take(&mut *self.silent());
             if before.is_told {
                 log::warn!("rendezvous=carries_again");
             }
         }
-        Ok(())
+    }
+
+    fn hear(&self, bytes: &mut [u8]) {
+        if self.many.questions.is_none() {
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cipher) = &mut said.cipher {
+            cipher.apply(bytes);
+        }
+        for why in said.lines.push(bytes) {
+            self.live.target_failed(&why);
+        }
     }
 
     fn silent(&self) -> MutexGuard<'_, Silence> {

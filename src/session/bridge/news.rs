@@ -1,7 +1,7 @@
 //! ○ What a bridge tells who started it, line by line on stderr.
 //!
 //! ```text
-//!   rv first word                                                     a tunnel's client has spoken
+//!   rv first word                                                     a tunnel's client has spoken; ssh has come
 //!   bridge=target service=nas:80 times=1 why=nas:80: refused          the device's service could not be had
 //!   bridge=failed step=session why=the session broke off: reset       why it ends
 //!   bridge=carried up=52 down=1090 seconds=12                         the last line

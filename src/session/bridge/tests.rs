@@ -71,6 +71,7 @@ fn plan(local: LocalEnd, rendezvous: &Endpoint, side: Side, keys: Option<Session
         many: None,
         greeting: Greeting::Any,
         nearness: None,
+        source: None,
     }
 }
 

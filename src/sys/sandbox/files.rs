@@ -37,6 +37,12 @@ pub(super) fn confine(wanted: &Confinement) -> Result<u8, String> {
             .add_rule(NetPort::new(*port, AccessNet::ConnectTcp))
             .map_err(told)?;
     }
+    if wanted.chooses_sources && !wanted.role.listens {
+        // 0 is whichever port the kernel picks.
+        (&mut rules)
+            .add_rule(NetPort::new(0, AccessNet::BindTcp))
+            .map_err(told)?;
+    }
     let status = rules.restrict_self().map_err(told)?;
     match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => {

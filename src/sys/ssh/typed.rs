@@ -39,6 +39,13 @@ pub fn shares_with_others(words: &[String]) -> Option<String> {
     paths.find(|path| !path_tokens(path).any(|(_, token)| TELLING.contains(&token)))
 }
 
+/// Whom to log in as, if the person's words say it.
+pub fn typed_user(words: &[String]) -> Option<String> {
+    let found = typed(words).into_iter().find(|(name, _)| name == USER);
+    found.map(|(_, user)| user)
+}
+
+const USER: &str = "user";
 const CONTROL_PATH: &str = "controlpath";
 /// What stands for the host in a ControlPath; `%p` is one bridge's port, which may be another's later, or be typed for both.
 const TELLING: [char; 5] = ['h', 'n', 'k', 'C', 'p'];
@@ -169,6 +176,7 @@ fn option(letter: char, value: &str) -> Option<(String, String)> {
         'B' => "bindinterface",
         'b' => "bindaddress",
         'J' => "proxyjump",
+        'l' => USER,
         'p' => "port",
         'S' => CONTROL_PATH,
         _ => return None,

@@ -1,10 +1,18 @@
 //! Strangers at a rendezvous, and managers who mean no good.
 
-use std::{io::Write, net::Ipv6Addr, time::Duration};
+use std::{
+    io::Write,
+    net::Ipv6Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use async_std::task;
 use noports::{
-    at::{AtSign, client::Client},
+    at::{AtSign, client::Client, keyfile::AtKeys},
     np::{
         Message,
         ids::{DeviceName, SessionId},
@@ -15,7 +23,7 @@ use noports::{
             rpc::{self, RequestId},
         },
         ports::Logins,
-        request::{Meeting, TunnelRequest},
+        request::{Meeting, RequestForm, SshRequest, TunnelRequest},
     },
 };
 
@@ -176,15 +184,7 @@ impl Hand {
     /// A session at a rendezvous that says nothing.
     async fn ask(&self, host: &str, timeout: Duration) -> Went {
         let request = TunnelRequest {
-            meeting: Meeting {
-                session: SessionId::random(),
-                host: host.to_owned(),
-                port: SILENT_PORT,
-                admission: None,
-                encryption: None,
-                socket_key: None,
-                stamp: None,
-            },
+            meeting: meeting(host),
             target_host: "localhost".to_owned(),
             target_port: 22,
             timeout,
@@ -192,6 +192,19 @@ impl Hand {
         let key = &self.at.keys().encryption;
         let message = request.message(&"@device".parse()?, &"dev0".parse()?, key)?;
         self.send(message).await
+    }
+}
+
+/// At a port of this host, in the clear.
+fn meeting(host: &str) -> Meeting {
+    Meeting {
+        session: SessionId::random(),
+        host: host.to_owned(),
+        port: SILENT_PORT,
+        admission: None,
+        encryption: None,
+        socket_key: None,
+        stamp: None,
     }
 }
 
@@ -246,6 +259,71 @@ pub async fn dead_sessions(own: Attacker) -> Went {
 /// 12 a second where nobody is.
 pub async fn dead_starts(own: Attacker) -> Went {
     managers(own, NOWHERE.to_owned(), 12, Duration::from_secs(60)).await
+}
+
+/// The operator of another manager's atServer puts a key of his own in the place of the manager's, and asks with that.
+pub async fn new_key(own: Attacker) -> Went {
+    let served = Arc::new(AtomicUsize::new(0));
+    let (listener, counted) = (silent_rendezvous()?, served.clone());
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for tcp in listener.incoming().flatten() {
+            held.push(tcp);
+            counted.fetch_add(1, Relaxed);
+        }
+    });
+    let (here, minute) = (full_name(&client(1)), Duration::from_secs(60));
+    // The device knows the manager.
+    Hand::login(&own, MANAGER).await?.ask(&here, minute).await?;
+    while served.load(Relaxed) == 0 {
+        task::sleep(Duration::from_millis(50)).await;
+    }
+    let (keys, other) = (own.keys(MANAGER), own.keys(NOBODY));
+    let public = other.encryption.public().to_string();
+    let mut wire = own.login(MANAGER).await?;
+    for line in [
+        format!("update:public:publickey{MANAGER} {public}"),
+        format!("delete:shared_key.device{MANAGER}"),
+        format!("delete:@device:shared_key{MANAGER}"),
+    ] {
+        wire.ask(&line).await?;
+    }
+    let thief = AtKeys {
+        atsign: keys.atsign.clone(),
+        pkam: keys.pkam.clone(),
+        encryption: other.encryption.clone(),
+        self_key: keys.self_key.clone(),
+        apkam_symmetric: None,
+        enrollment_id: None,
+    };
+    let thief = Hand {
+        at: Client::login(&own.network, Arc::new(thief)).await?,
+    };
+    let before = served.load(Relaxed);
+    loop {
+        if let Err(why) = thief.ask(&here, minute).await {
+            eprintln!("{why}");
+        }
+        task::sleep(Duration::from_secs(1)).await;
+        println!("served {}", served.load(Relaxed) - before);
+    }
+}
+
+/// Five ssh sessions a second for which the device makes a key each, and nobody comes.
+pub async fn temporary_keys(own: Attacker) -> Went {
+    let manager = Hand::login(&own, MANAGER).await?;
+    for n in 0.. {
+        let request = SshRequest {
+            meeting: meeting(NOWHERE),
+            form: RequestForm::V5,
+        };
+        let key = &manager.at.keys().encryption;
+        let message = request.message(&"@device".parse()?, &"dev0".parse()?, key)?;
+        manager.send(message).await?;
+        println!("asked {n}");
+        task::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }
 
 /// 500 pings a second.

@@ -120,6 +120,28 @@ pub async fn cached_rows(own: Attacker) -> Went {
     .await
 }
 
+/// Rules of a policy that are none of its own.
+pub async fn planted_rules(own: Attacker) -> Went {
+    pour(own, 4, |n| {
+        let rule = r#"{"id":"1","name":"evil","userAtSigns":["@stranger"]}"#;
+        format!("notify:update:ttr:-1:@policy:{n}.groups.policy.sshnp{NOBODY}:{rule}\n")
+    })
+    .await
+}
+
+/// Devices that are none, as a daemon tells of them.
+pub async fn invent(own: Attacker, whom: &str, count: usize) -> Went {
+    let who = "@aaa";
+    let mut wire = own.login(who).await?;
+    let about = r#"{"devicename":"d","version":"5.6.0","corePackageVersion":"6.0.0","supportedFeatures":{}}"#;
+    let line = |n| format!("notify:update:ttr:-1:{whom}:device_info.d{n:04}.sshnp{who}:{about}\n");
+    let all: Vec<_> = (0..count).map(line).collect();
+    for some in all.chunks(BATCH) {
+        wire.pipeline(some).await?;
+    }
+    Ok(())
+}
+
 /// 20 of half a megabyte.
 pub async fn slow_line(own: Attacker) -> Went {
     let mut wire = own.login(NOBODY).await?;

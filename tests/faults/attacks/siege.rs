@@ -17,8 +17,11 @@ use super::{
         inside::INSIDE,
         net::own_program,
         rows::Miss,
+        session::Session,
         setup::Setup,
-        site::{self, ATSERVER, RENDEZVOUS_HOST, STRANGER, Session, Site, client, device, manager},
+        site::{
+            self, ATSERVER, POLICY_HOST, RENDEZVOUS_HOST, STRANGER, Site, client, device, manager,
+        },
         tunnel::Tunnel,
     },
     Attack, Besides, Victim,
@@ -117,8 +120,16 @@ pub fn besiege(
             .and_then(|it| it.join().ok().flatten())
             .unwrap_or_default();
         drop(turn);
-        at_a_pace(times.settled.saturating_sub(ended.elapsed()));
+        let before = outcome.held_before;
+        let is_back = || siege.held().is_back(&before, times.few);
+        // Who measures wants to know what it is then; who only checks has waited long enough once it is well.
+        while ended.elapsed() < times.settled && (is_alone || !is_back()) {
+            at_a_pace(LOOK);
+        }
         outcome.held_after = siege.held();
+        outcome.killed = site.memory_killed();
+        outcome.is_alive = siege.is_alive();
+        outcome.keys_left = keys_left(site);
         Ok(stood)
     })?;
     outcome.standing = standing;
@@ -134,7 +145,7 @@ struct Siege<'a> {
     second: Option<Tunnel>,
     told: Vec<String>,
     worst: Mutex<Held>,
-    /// The daemon that was started again.
+    /// The daemon or policy that was started again.
     restarted: Mutex<Option<Process>>,
 }
 
@@ -178,10 +189,22 @@ impl<'a> Siege<'a> {
             Victim::Policy => &site.policy,
         };
         let restarted = self.restarted.lock().unwrap();
-        let again = restarted
-            .as_ref()
-            .filter(|_| self.attack.victim == Victim::Daemon);
+        let is_its = match self.attack.besides {
+            Besides::Restart => self.attack.victim == Victim::Daemon,
+            _ => self.attack.victim == Victim::Policy,
+        };
+        let again = restarted.as_ref().filter(|_| is_its);
         again.or(process.as_ref()).map(Process::id)
+    }
+
+    /// Whether its process is still the one that it was, or was made to be.
+    fn is_alive(&self) -> bool {
+        self.victim().is_some_and(|id| {
+            let status = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            // In brackets: a name, which may hold anything.
+            let state = status.rsplit(") ").next().unwrap_or_default();
+            !state.is_empty() && !state.starts_with('Z')
+        })
     }
 
     fn held(&self) -> Held {
@@ -288,6 +311,14 @@ impl<'a> Siege<'a> {
                 *self.restarted.lock().unwrap() = Some(site.daemon(0));
                 Some(began.elapsed())
             }
+            Besides::PolicyRestart => {
+                at_a_pace(Duration::from_secs(30));
+                site.net.around(POLICY_HOST, |way| way.rate = 250_000);
+                signal(site.policy.as_ref()?.id(), "KILL");
+                let began = Instant::now();
+                *self.restarted.lock().unwrap() = Some(site.start_policy(&[]));
+                Some(began.elapsed())
+            }
             _ => None,
         }
     }
@@ -349,6 +380,13 @@ fn held_by(id: u32) -> Held {
         descriptors: descriptors(id),
         children: children.len(),
     }
+}
+
+/// Temporary keys that the device's sshd would still take.
+fn keys_left(site: &Site) -> usize {
+    let file = site.home(&device(0)).join(".ssh/authorized_keys");
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter(|line| !line.trim().is_empty()).count()
 }
 
 /// KiB; what it shares with others counts in part.

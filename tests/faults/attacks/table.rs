@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Attack, Besides, Place, Victim, doors, meetings, notes,
     outcome::{Outcome, failed, longest},
+    peers,
 };
 
 /// As most of them are: a stranger at his own host, for 20 s, with G as all there is.
@@ -56,6 +57,14 @@ fn opens_in_tunnel(outcome: &Outcome) -> Result<(), String> {
     let (lost, longest) = (failed(&outcome.through), longest(&outcome.through));
     demand(lost == 0 && longest < Duration::from_secs(3), || {
         format!("new connections in a tunnel: {lost} failed, {longest:?} at most")
+    })
+}
+
+/// Who was restarted meanwhile is ready soon.
+fn ready_soon(outcome: &Outcome) -> Result<(), String> {
+    let took = outcome.restart.unwrap_or_default();
+    demand(took < Duration::from_secs(10), || {
+        format!("ready again after {took:?}")
     })
 }
 
@@ -169,6 +178,20 @@ pub const ATTACKS: &[Attack] = &[
         ..USUAL
     },
     Attack {
+        name: "new-key",
+        number: "A9",
+        what: "another manager's atServer has a new key for him, and somebody asks with that",
+        victim: Victim::Daemon,
+        place: Place::Manager,
+        run: Some(|own| Box::pin(meetings::new_key(own))),
+        own: |outcome| {
+            demand(outcome.told == "served 0", || {
+                format!("the attacker: {}", outcome.told)
+            })
+        },
+        ..USUAL
+    },
+    Attack {
         name: "slow-line",
         number: "A10",
         what: "20 notes of 500 KB to a daemon with 1 Mbit/s",
@@ -182,8 +205,10 @@ pub const ATTACKS: &[Attack] = &[
         name: "fill-disk",
         number: "A12",
         what: "a tenant writes 400 records of 2 MB, and as many for others",
+        seconds: 40,
         run: Some(|own| Box::pin(notes::fill_disk(own))),
-        own: |outcome| writes_at_most(outcome, 256 * 1024),
+        // He may: that is his quota, and what the store's file is longer than what is in it.
+        own: |outcome| writes_at_most(outcome, (1024 + 256) * 1024),
         ..USUAL
     },
     Attack {
@@ -211,12 +236,7 @@ pub const ATTACKS: &[Attack] = &[
         place: Place::Device,
         besides: Besides::Restart,
         run: Some(|own| Box::pin(doors::wrong_logins(own))),
-        own: |outcome| {
-            let took = outcome.restart.unwrap_or_default();
-            demand(took < Duration::from_secs(10), || {
-                format!("ready again after {took:?}")
-            })
-        },
+        own: ready_soon,
         ..USUAL
     },
     Attack {
@@ -319,6 +339,36 @@ pub const ATTACKS: &[Attack] = &[
         ..USUAL
     },
     Attack {
+        name: "many-senders",
+        number: "N11",
+        what: "questions to a policy, each by another name of one server; it is restarted meanwhile",
+        victim: Victim::Policy,
+        seconds: 60,
+        besides: Besides::PolicyRestart,
+        setup: |setup| {
+            setup.has_policy = true;
+            setup.is_federated = true;
+        },
+        run: Some(|own| Box::pin(peers::many_senders(own))),
+        own: ready_soon,
+        ..USUAL
+    },
+    Attack {
+        name: "planted-rules",
+        number: "N12",
+        what: "rules that a stranger plants beside a policy's own; it is restarted meanwhile, at 2 Mbit/s",
+        victim: Victim::Policy,
+        seconds: 60,
+        besides: Besides::PolicyRestart,
+        setup: |setup| {
+            setup.has_policy = true;
+            setup.has_records = true;
+        },
+        run: Some(|own| Box::pin(notes::planted_rules(own))),
+        own: ready_soon,
+        ..USUAL
+    },
+    Attack {
         name: "again-please",
         number: "N14",
         what: "eight strangers say the same request again, as fast as it goes",
@@ -334,6 +384,16 @@ pub const ATTACKS: &[Attack] = &[
         victim: Victim::Rendezvous,
         setup: |setup| setup.strangers = 8,
         run: Some(|own| Box::pin(meetings::unused_grants(own))),
+        ..USUAL
+    },
+    Attack {
+        name: "shy-names",
+        number: "N15",
+        what: "ports are asked for by ever new names whose own server is silent",
+        victim: Victim::Rendezvous,
+        seconds: 40,
+        setup: |setup| setup.is_federated = true,
+        run: Some(|own| Box::pin(peers::shy_names(own))),
         ..USUAL
     },
     Attack {
@@ -355,6 +415,27 @@ pub const ATTACKS: &[Attack] = &[
         setup: |setup| setup.away = Duration::from_millis(75),
         run: Some(|own| Box::pin(doors::many_networks(own))),
         own: opens_in_tunnel,
+        ..USUAL
+    },
+    Attack {
+        name: "temporary-keys",
+        number: "N19",
+        what: "another manager asks for five ssh sessions a second, with a temporary key each, and never comes",
+        victim: Victim::Daemon,
+        place: Place::Manager,
+        seconds: 40,
+        setup: |setup| setup.more.push(("daemon", &["--temporary-keys", "always"])),
+        run: Some(|own| Box::pin(meetings::temporary_keys(own))),
+        ..USUAL
+    },
+    Attack {
+        name: "small-device",
+        number: "N20",
+        what: "another manager's sessions at a silent rendezvous, at a device with 64 MB",
+        victim: Victim::Daemon,
+        place: Place::Manager,
+        setup: |setup| setup.memory = Some(("daemon", 64 * 1024 * 1024)),
+        run: Some(|own| Box::pin(meetings::dead_sessions(own))),
         ..USUAL
     },
     Attack {

@@ -10,6 +10,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use log::{error, info};
@@ -31,13 +32,15 @@ use crate::{
 
 /// Version of the row layout in this file.
 pub(in crate::server::store) const SCHEMA: u64 = 1;
-/// Memory that the database may use for pages, bytes.
-const CACHE: usize = 32 << 20;
+/// Memory that the database may use for pages, bytes. What it does not keep, the system's page cache has.
+const CACHE: usize = 8 << 20;
 /// What must have been removed before the file is made smaller, in bytes, and as a part of the file. What is left is
 /// moved, so this bounds the work by what those who removed something had written before.
 const SLACK: u64 = 64 << 20;
 /// See [`SLACK`].
 const SLACK_PART: u64 = 4;
+/// The room that must be left is no more than this part of a disk, so that a router's is not full while it is empty.
+const ROOM_PART: u64 = 8;
 /// Name of the store, in the data folder.
 pub(in crate::server::store) const FILE: &str = "atserver.redb";
 pub(in crate::server::store) const ROWS: TableDefinition<'_, &[u8], &[u8]> =
@@ -56,6 +59,45 @@ pub(super) struct DatabaseFile {
     pub failures: Count,
     /// Bytes removed since the file was last made smaller, or opened.
     removed: AtomicU64,
+    /// How often somebody has looked, or written.
+    uses: AtomicU64,
+}
+
+/// Tells when pages in memory are of no use any more: after many uses there are few. A database gives them back only when it
+/// is closed.
+#[derive(Debug)]
+pub(super) struct PageCacheAge {
+    looked: Instant,
+    /// Uses until then, and until the memory was last empty.
+    uses: u64,
+    pub(super) emptied: u64,
+}
+
+/// Between two looks at whether the memory is used.
+pub(super) const REST: Duration = Duration::from_secs(20);
+/// In this time no more uses are few.
+const FEW_USES: u64 = 200;
+/// So many have filled it.
+const MANY_USES: u64 = 1000;
+
+impl PageCacheAge {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            looked: now,
+            uses: 0,
+            emptied: 0,
+        }
+    }
+
+    /// Whether it is to be emptied now, after so many uses.
+    fn is_over(&mut self, uses: u64, now: Instant) -> bool {
+        if now.saturating_duration_since(self.looked) < REST {
+            return false;
+        }
+        let since = uses - std::mem::replace(&mut self.uses, uses);
+        self.looked = now;
+        since <= FEW_USES && uses - self.emptied >= MANY_USES
+    }
 }
 
 impl DatabaseFile {
@@ -71,6 +113,7 @@ impl DatabaseFile {
             transactions: Count::default(),
             failures: Count::default(),
             removed: AtomicU64::new(0),
+            uses: AtomicU64::new(0),
         })
     }
 
@@ -78,6 +121,7 @@ impl DatabaseFile {
         &self,
         look: impl FnOnce(&Database) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.uses.fetch_add(1, Ordering::Relaxed);
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         match &*open {
             Some(database) => look(database),
@@ -88,10 +132,27 @@ impl DatabaseFile {
     /// Opens it anew; waits for the readers.
     pub(super) fn reopen(&self) {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        self.reopen_locked(&mut open);
+    }
+
+    fn reopen_locked(&self, open: &mut Option<Database>) {
         *open = None;
         match open_database(&self.path) {
             Ok(database) => *open = Some(database),
             Err(why) => error!("store={} reopen={why}", self.path.display()),
+        }
+    }
+
+    /// Empties the memory for pages after a burst, by opening the database anew: a matter of milliseconds. Not while somebody
+    /// reads, who would keep all others waiting, nor where the disk is full, for it may not open then.
+    pub(super) fn rest(&self, age: &mut PageCacheAge, now: Instant) {
+        let uses = self.uses.load(Ordering::Relaxed);
+        if !age.is_over(uses, now) || !self.has_room(0) {
+            return;
+        }
+        if let Ok(mut open) = self.open.try_write() {
+            age.emptied = uses;
+            self.reopen_locked(&mut open);
         }
     }
 
@@ -139,6 +200,8 @@ impl DatabaseFile {
         match rustix::fs::statvfs(folder) {
             Ok(found) => {
                 let free = found.f_bavail.saturating_mul(found.f_frsize);
+                let whole = found.f_blocks.saturating_mul(found.f_frsize);
+                let room = room.min(whole / ROOM_PART);
                 free >= room.saturating_add(2 * bytes as u64)
             }
             Err(_) => true,
@@ -309,5 +372,30 @@ fn check_schema(database: &Database, path: &Path) -> Result<(), StoreError> {
             None => Err(damaged("no version".into())),
         },
         None => Err(damaged("no version".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_given_back_once_after_a_burst_and_never_for_a_few_uses() {
+        let start = Instant::now();
+        let mut age = PageCacheAge::new(start);
+        let mut is_over = |uses, after: u32| {
+            let over = age.is_over(uses, start + after * REST);
+            if over {
+                age.emptied = uses;
+            }
+            over
+        };
+        assert!(!is_over(5000, 0), "it is looked at now and then");
+        assert!(!is_over(5000, 1), "it was used just now");
+        assert!(is_over(5000 + FEW_USES, 2));
+        assert!(!is_over(5000 + FEW_USES, 3), "it is empty");
+        let later = 5000 + FEW_USES + MANY_USES;
+        assert!(!is_over(later - FEW_USES, 4) && !is_over(later - 1, 5));
+        assert!(is_over(later, 6));
     }
 }

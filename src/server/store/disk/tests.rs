@@ -285,3 +285,31 @@ fn the_file_gets_small_again_when_what_was_large_is_gone() {
         again.close().await;
     });
 }
+
+/// Up to 32 MiB of pages stayed for as long as the server ran.
+#[test]
+fn what_a_burst_has_read_is_given_back_and_nobody_waits_for_a_reader_for_it() {
+    block_on(async {
+        let folder = Folder::new();
+        let store = open(&folder);
+        for n in 0..3 {
+            log(&store, &format!("k{n}@alice")).await;
+        }
+        (0..2000).for_each(|_| drop(row(&store, 1)));
+        let (file, now) = (store.0.file.clone(), Instant::now());
+        let mut age = PageCacheAge::new(now);
+        file.rest(&mut age, now + REST);
+        // A long look: it is left for later.
+        let looked: Result<(), StoreError> = file.with(|_| {
+            file.rest(&mut age, now + 2 * REST);
+            Ok(())
+        });
+        assert!(looked.is_ok() && age.emptied == 0);
+        file.rest(&mut age, now + 3 * REST);
+        assert!(age.emptied > 0 && file.is_open());
+        drop(file);
+        assert_eq!(log(&store, "k4@alice").await, 3);
+        store.close().await;
+        assert_eq!(log(&open(&folder), "k5@alice").await, 4);
+    });
+}

@@ -54,6 +54,7 @@ fn plan(local: LocalEnd, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
         many: Some(Many::default()),
         greeting: Greeting::Any,
         nearness: None,
+        source: None,
     }
 }
 
