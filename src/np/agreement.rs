@@ -186,10 +186,10 @@ fn random<const N: usize>() -> Result<[u8; N], AgreementError> {
 /// All that two ends have agreed on; each puts it together from what it knows itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Transcript<'a> {
-    /// Who asks, and the SHA-256 of the key that signs for it.
-    pub client: (&'a str, &'a [u8; 32]),
+    /// Who asks, and the fingerprint of the key that signs for it.
+    pub client: (&'a str, &'a str),
     /// Who is asked, likewise.
-    pub device: (&'a str, &'a [u8; 32]),
+    pub device: (&'a str, &'a str),
     /// The device's name.
     pub name: &'a str,
     /// SHA-256 of the request's payload, as it is signed.
@@ -200,15 +200,15 @@ pub struct Transcript<'a> {
 
 impl Transcript<'_> {
     /// SHA-256 of `noports session 1`, and then of each text with its length (4 bytes, big-endian) before it: client,
-    /// its key's hash, device, its key's hash, name, the hashes of request and answer.
+    /// its key's fingerprint (`SHA256:…`), device, its key's fingerprint, name, the hashes of request and answer.
     fn hash(&self) -> [u8; 32] {
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(b"noports session 1");
         let texts: [&[u8]; 7] = [
             self.client.0.as_bytes(),
-            self.client.1,
+            self.client.1.as_bytes(),
             self.device.0.as_bytes(),
-            self.device.1,
+            self.device.1.as_bytes(),
             self.name.as_bytes(),
             self.request,
             self.answer,
@@ -260,8 +260,8 @@ mod tests {
 
     fn transcript() -> Transcript<'static> {
         Transcript {
-            client: ("@me", &[1; 32]),
-            device: ("@dev", &[2; 32]),
+            client: ("@me", "SHA256:1"),
+            device: ("@dev", "SHA256:2"),
             name: "pi",
             request: &[4; 32],
             answer: &[5; 32],
@@ -289,14 +289,14 @@ mod tests {
         let (_, agreed) = Agreement::new().unwrap().shares().answer().unwrap();
         let same = agreed.keys(Suite::Aes256Gcm, &transcript());
         for other in [
-            Transcript { client: ("@eve", &[1; 32]), ..transcript() },
-            Transcript { client: ("@me", &[3; 32]), ..transcript() },
-            Transcript { device: ("@eve", &[2; 32]), ..transcript() },
-            Transcript { device: ("@dev", &[3; 32]), ..transcript() },
+            Transcript { client: ("@eve", "SHA256:1"), ..transcript() },
+            Transcript { client: ("@me", "SHA256:3"), ..transcript() },
+            Transcript { device: ("@eve", "SHA256:2"), ..transcript() },
+            Transcript { device: ("@dev", "SHA256:3"), ..transcript() },
             Transcript { name: "p", ..transcript() },
             Transcript { request: &[6; 32], ..transcript() },
             Transcript { answer: &[6; 32], ..transcript() },
-            Transcript { client: ("@m", &[1; 32]), name: "epi", ..transcript() },
+            Transcript { client: ("@m", "SHA256:1"), name: "epi", ..transcript() },
         ] {
             assert_ne!(agreed.keys(Suite::Aes256Gcm, &other), same, "{other:?}");
         }

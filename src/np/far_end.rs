@@ -10,7 +10,7 @@
 
 use crate::{
     np::proof::SocketKey,
-    pipe::{cipher::Side, protection::Protection},
+    pipe::{cipher::Side, keys::TransportKeys},
     secret::Secret,
     text::endpoint::Endpoint,
 };
@@ -26,7 +26,7 @@ pub struct FarEnd {
     pub socket_key: Option<SocketKey>,
     /// For the stream behind that line; `None` sends everything as it is. Where a session carries many connections
     /// a stream's are the control channel's, and each connection has its own; records carry all connections.
-    pub keys: Option<Protection>,
+    pub keys: Option<TransportKeys>,
     /// Which of the keys are ours to encrypt with.
     pub side: Side,
 }

@@ -30,23 +30,31 @@ pub const MAX_CREDIT: u32 = i32::MAX as u32;
 pub const LAST_STREAM: u32 = (1 << 24) - 1;
 
 /// Why a stream is over at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// The program at the sender's end reset it, or went away.
+    #[error("Connection reset by peer")]
     Gone,
     /// The target refuses connections.
+    #[error("Connection refused")]
     Refused,
     /// The target's name is not known.
+    #[error("its name is not known there")]
     Unresolved,
     /// The target does not answer.
+    #[error("it does not answer")]
     TimedOut,
     /// The target cannot be reached.
+    #[error("it cannot be reached from there")]
     Unreachable,
     /// There are too many at a time.
+    #[error("too many connections at once")]
     TooMany,
     /// The session ends.
+    #[error("the session ends")]
     SessionEnds,
     /// One that is not known here.
+    #[error("reason {0}")]
     Other(u32),
 }
 

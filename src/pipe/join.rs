@@ -19,7 +19,7 @@ pub use super::relay::Socket;
 pub use super::{
     drive::{Carried, End, HALF_CLOSED, JoinFailure, Meter},
     half::HalfClose,
-    protection::Changes,
+    keys::Changes,
 };
 
 /// Joins two sockets as they are; `splice(2)` where the kernel offers it. `early_*` came in behind each one's first line

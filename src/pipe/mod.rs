@@ -8,7 +8,7 @@ pub mod cipher;
 pub mod credit;
 pub mod frame;
 pub mod join;
-pub mod protection;
+pub mod keys;
 pub mod record;
 pub mod streams;
 

@@ -68,6 +68,29 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// As it stands in requests and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aes256Gcm => "aes256gcm",
+            Self::ChaCha20Poly1305 => "chacha20poly1305",
+        }
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Aes256Gcm, Self::ChaCha20Poly1305];
+        all.into_iter().find(|suite| suite.name() == name)
+    }
+
+    /// What suits both ends: AES where it is the faster one for both.
+    pub fn common(self, other: Self) -> Self {
+        if self == other {
+            self
+        } else {
+            Self::ChaCha20Poly1305
+        }
+    }
+
     /// The faster one on this machine.
     pub fn fastest() -> Self {
         #[cfg(target_arch = "x86_64")]
@@ -328,6 +351,11 @@ impl Opener {
             _ => return Err(RecordError::Order),
         };
         Ok(content)
+    }
+
+    /// Whether the other end has been heard, and has the same keys.
+    pub fn has_begun(&self) -> bool {
+        self.due != Due::Hello
     }
 
     /// Whether the other end has ended the stream.

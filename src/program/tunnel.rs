@@ -62,7 +62,7 @@ use crate::{
 };
 
 pub use forward::{BadForward, Forward};
-use talk::{IDLE, talk};
+use talk::{IDLE, is_single, talk};
 
 mod forward;
 mod stdio;
@@ -420,7 +420,7 @@ impl Tunnel {
                 "WARNING: this tunnel is not encrypted: the rendezvous, and anybody on the path, can read and change \
                  its traffic. Use it only for protocols that encrypt their own traffic (TLS, ssh)",
             ),
-            Some(keys) if !keys.are_twin() => cli::print_err(&format!(
+            keys if is_single(keys.as_ref()) => cli::print_err(&format!(
                 "WARNING: {}{} is older than twin keys: whoever sees both directions at the rendezvous can combine \
                  them. Use this tunnel only for protocols that encrypt their own traffic (TLS, ssh)",
                 self.whom.device, self.whom.to

@@ -5,7 +5,7 @@
 //!   4.0              {status, sessionId, ephemeralPrivateKey}
 //!   5.0              … and ,"sessionAESKey","sessionIV": null in a session without encryption
 //!   later            … and ,"aesKeyC2D","ivC2D","aesKeyD2C","ivD2C" instead, where the client takes twin keys
-//!   ours             … and ,"sessionShares" instead, where the client has sent some
+//!   ours             … and ,"sessionShares" instead, where the client has sent some; else ,"records":true where it could have
 //!   no, always       any other text that does not begin with {
 //! ```
 //!
@@ -16,7 +16,7 @@ use miniserde::{Deserialize, json};
 
 use super::{
     Encryption, Meeting, RequestForm, SshRequest, TunnelRequest, answer_entity,
-    shares::{Offered, Parties, common},
+    shares::{Offered, Parties},
 };
 use crate::{
     at::{
@@ -32,7 +32,7 @@ use crate::{
     },
     pipe::{
         cipher::SessionKeys,
-        protection::Protection,
+        keys::TransportKeys,
         record::Suite,
     },
     secret::Secret,
@@ -47,26 +47,26 @@ const MAX_REFUSAL: usize = 300;
 pub enum DeviceKeys {
     /// None: what passes is not encrypted.
     Bare,
-    /// It has made them.
-    Stream(SessionKeys),
+    /// It has made them; and whether it would have taken shares.
+    Stream(SessionKeys, bool),
     /// Its shares, and what it agrees on with the client.
     Records(Offered<ML_KEM_CIPHERTEXT>, Agreed),
 }
 
 impl DeviceKeys {
-    /// What a client has asked for.
+    /// What a client has asked for, at a device that takes shares or, held to an earlier time, does not.
     ///
     /// # Errors
     /// When its shares cannot be used, or the system gives no random bytes.
-    pub fn new(asked: Option<&Encryption>) -> Result<Self, CryptoError> {
+    pub fn new(asked: Option<&Encryption>, takes_shares: bool) -> Result<Self, CryptoError> {
         Ok(match asked {
             None => Self::Bare,
             Some(Encryption::Stream { twin_keys, .. }) => {
-                Self::Stream(SessionKeys::random(*twin_keys)?)
+                Self::Stream(SessionKeys::random(*twin_keys)?, takes_shares)
             }
             Some(Encryption::Records(client)) => {
                 let answer = client.shares.answer().map_err(|_| CryptoError::BadKey)?;
-                let suite = common(client.suite, Suite::fastest());
+                let suite = client.suite.common(Suite::fastest());
                 Self::Records(
                     Offered {
                         shares: answer.0,
@@ -78,21 +78,20 @@ impl DeviceKeys {
         })
     }
 
-    /// What the session is protected with, once it is answered; `request` is [`payload_hash`](super::payload_hash).
-    pub fn protection(
+    /// What the session is protected with, once this request, as it came, is answered.
+    pub fn transport(
         self,
         parties: &Parties<'_>,
-        request: &[u8; 32],
+        request: &str,
         answer: &Accepted,
-    ) -> Option<Protection> {
+    ) -> Option<TransportKeys> {
         match self {
             Self::Bare => None,
-            Self::Stream(keys) => Some(Protection::Stream(keys)),
-            Self::Records(offered, agreed) => Some(Protection::Records(parties.keys(
+            Self::Stream(keys, _) => Some(TransportKeys::Stream(keys)),
+            Self::Records(offered, agreed) => Some(TransportKeys::Records(parties.keys(
                 &agreed,
                 offered.suite,
-                request,
-                &answer.payload,
+                (request, &answer.payload),
             ))),
         }
     }
@@ -103,8 +102,15 @@ impl DeviceKeys {
 pub struct Accepted {
     /// To be sent.
     pub message: Message,
-    /// Its payload.
-    pub payload: String,
+    payload: String,
+}
+
+impl From<Message> for Accepted {
+    /// Nothing is signed.
+    fn from(message: Message) -> Self {
+        let payload = String::new();
+        Self { message, payload }
+    }
 }
 
 /// The daemon's yes to an ssh session, in the form of the request. `ephemeral_key` is a PEM text.
@@ -165,15 +171,23 @@ fn head(session: SessionId) -> String {
     format!(r#"{{"status":"{CONNECTED}","sessionId":"{session}""#)
 }
 
+/// Says once more, and signed, what the ping says.
+const TAKES_SHARES: &str = r#","records":true"#;
+
 fn key_members(meeting: &Meeting, keys: &DeviceKeys) -> Result<String, CryptoError> {
     match (keys, &meeting.encryption) {
-        (DeviceKeys::Stream(keys), Some(Encryption::Stream { ephemeral, .. })) => keys.wrap(ephemeral),
+        (DeviceKeys::Stream(keys, takes), Some(Encryption::Stream { ephemeral, .. })) => {
+            let takes = if *takes { TAKES_SHARES } else { "" };
+            Ok(keys.wrap(ephemeral)? + takes)
+        }
         (DeviceKeys::Records(offered, _), Some(Encryption::Records(_))) => {
             let member = offered.print();
             let member = member.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
             Ok(format!(",{}", member.unwrap_or_default()))
         }
-        (DeviceKeys::Bare, None) => Ok(r#","sessionAESKey":null,"sessionIV":null"#.to_owned()),
+        (DeviceKeys::Bare, None) => {
+            Ok(r#","sessionAESKey":null,"sessionIV":null"#.to_owned())
+        }
         _ => Err(CryptoError::BadKey),
     }
 }
@@ -224,9 +238,11 @@ pub enum Answer {
     /// Signed, and for this session.
     Signed {
         /// What protects the session; absent in one without encryption.
-        keys: Option<Protection>,
+        keys: Option<TransportKeys>,
         /// A private ssh key in PEM form that the device lets in for some seconds.
         ephemeral_key: Option<Secret<String>>,
+        /// Whether the daemon takes shares, whatever its ping, which nobody has signed, says.
+        takes_shares: bool,
     },
 }
 
@@ -237,6 +253,7 @@ struct Wire {
     session: String,
     #[serde(rename = "ephemeralPrivateKey")]
     ephemeral_key: Option<String>,
+    records: Option<bool>,
 }
 
 /// What a client has made for one session's keys.
@@ -253,8 +270,8 @@ pub enum ClientKeys {
 pub struct Asked<'a> {
     /// The client's part. Shares are used up by the first answer that is signed.
     pub keys: &'a mut Option<ClientKeys>,
-    /// [`payload_hash`](super::payload_hash)
-    pub request: [u8; 32],
+    /// The request's text, as it was sent.
+    pub request: &'a str,
     /// Who asks whom.
     pub client: (&'a AtSign, &'a PublicKey),
     /// The device's atSign.
@@ -269,12 +286,12 @@ impl Asked<'_> {
         &mut self,
         payload: &str,
         signer: &PublicKey,
-    ) -> Result<Option<Protection>, AnswerError> {
+    ) -> Result<Option<TransportKeys>, AnswerError> {
         match self.keys.as_mut() {
             None => Ok(None),
             Some(ClientKeys::Rsa(ephemeral)) => {
                 let keys = SessionKeys::unwrap(payload, ephemeral).map_err(|_| AnswerError::Keys)?;
-                Ok(keys.map(Protection::Stream))
+                Ok(keys.map(TransportKeys::Stream))
             }
             Some(ClientKeys::Shares(_)) => {
                 let offered = Offered::of(payload).ok().flatten().ok_or(AnswerError::Keys)?;
@@ -288,8 +305,8 @@ impl Asked<'_> {
                     device: (self.device, signer),
                     name: self.name,
                 };
-                let keys = parties.keys(&agreed, offered.suite, &self.request, payload);
-                Ok(Some(Protection::Records(keys)))
+                let keys = parties.keys(&agreed, offered.suite, (self.request, payload));
+                Ok(Some(TransportKeys::Records(keys)))
             }
         }
     }
@@ -331,5 +348,6 @@ pub fn read_answer(
     Ok(Answer::Signed {
         keys,
         ephemeral_key: ephemeral_key.map_err(|_| AnswerError::EphemeralKey)?,
+        takes_shares: wire.records == Some(true),
     })
 }

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     at::crypto::{KeyPair, PublicKey},
     np::{agreement::ML_KEM_KEY, far_end::FarEnd},
-    pipe::{cipher::Side, protection::Protection},
+    pipe::{cipher::Side, keys::TransportKeys},
     secret::Secret,
     text::{endpoint::Endpoint, host::canonical},
 };
@@ -42,7 +42,7 @@ use crate::{
 pub use answer::{Accepted, Answer, AnswerError, Asked, ClientKeys, DeviceKeys, accept, accept_tunnel, connected, read_answer, refuse};
 #[cfg(feature = "inside")]
 pub use ssh::ssh_request_entity;
-pub use shares::{Offered, Parties, payload_hash};
+pub use shares::{Offered, Parties};
 pub use ssh::{RequestForm, SshRequest};
 pub use stamp::Stamp;
 pub use tunnel::TunnelRequest;
@@ -261,7 +261,7 @@ impl Meeting {
     /// When the key cannot sign.
     pub fn far_end(
         &self,
-        keys: Option<&Protection>,
+        keys: Option<&TransportKeys>,
         signer: &KeyPair,
     ) -> Result<FarEnd, EnvelopeError> {
         let admission = self.admission.as_ref();

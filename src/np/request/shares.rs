@@ -43,21 +43,14 @@ struct Payload {
     shares: Option<Wire>,
 }
 
-const AES: &str = "aes256gcm";
-const CHACHA: &str = "chacha20poly1305";
-
 impl<const ML_KEM: usize> Offered<ML_KEM> {
     /// As an object with one member.
     pub(super) fn print(&self) -> String {
         let [x25519, ml_kem] = self.shares.to_base64();
-        let suite = match self.suite {
-            Suite::Aes256Gcm => AES,
-            Suite::ChaCha20Poly1305 => CHACHA,
-        };
         let wire = Wire {
             x25519,
             ml_kem,
-            suite: suite.to_owned(),
+            suite: self.suite.name().to_owned(),
         };
         format!(r#"{{"sessionShares":{}}}"#, json::to_string(&wire))
     }
@@ -71,22 +64,9 @@ impl<const ML_KEM: usize> Offered<ML_KEM> {
         let Some(wire) = payload.shares else {
             return Ok(None);
         };
-        let suite = match wire.suite.as_str() {
-            AES => Suite::Aes256Gcm,
-            CHACHA => Suite::ChaCha20Poly1305,
-            _ => return Err(AgreementError::Share),
-        };
+        let suite = Suite::named(&wire.suite).ok_or(AgreementError::Share)?;
         let shares = Shares::from_base64(&wire.x25519, &wire.ml_kem)?;
         Ok(Some(Self { shares, suite }))
-    }
-}
-
-/// AES where it is the faster one for both.
-pub(super) fn common(one: Suite, other: Suite) -> Suite {
-    if one == other {
-        one
-    } else {
-        Suite::ChaCha20Poly1305
     }
 }
 
@@ -102,30 +82,30 @@ pub struct Parties<'a> {
 }
 
 impl Parties<'_> {
-    /// The session's keys, from what was agreed on and from both payloads as they were signed.
+    /// The session's keys, from what was agreed on, the request's text and the answer's payload, which others have verified.
     pub(super) fn keys(
         &self,
         agreed: &Agreed,
         suite: Suite,
-        request: &[u8; 32],
-        answer: &str,
+        (request, answer): (&str, &str),
     ) -> RecordKeys {
-        let key = |key: &PublicKey| sha256(key.text.as_bytes());
+        let [client, device] = [self.client, self.device].map(|(_, key)| key.fingerprint());
         let transcript = Transcript {
-            client: (self.client.0.as_str(), &key(self.client.1)),
-            device: (self.device.0.as_str(), &key(self.device.1)),
+            client: (self.client.0.as_str(), &client),
+            device: (self.device.0.as_str(), &device),
             name: self.name.as_str(),
-            request,
+            request: &payload_hash(request),
             answer: &sha256(answer.as_bytes()),
         };
         agreed.keys(suite, &transcript)
     }
 }
 
-/// SHA-256 of the payload of a signed text, which others have verified.
-pub fn payload_hash(signed: &str) -> Option<[u8; 32]> {
-    let envelope = Envelope::parse(signed).ok()?;
-    Some(sha256(envelope.unverified().as_bytes()))
+/// SHA-256 of the payload of a signed text.
+fn payload_hash(signed: &str) -> [u8; 32] {
+    let envelope = Envelope::parse(signed);
+    let payload = envelope.as_ref().map_or("", Envelope::unverified);
+    sha256(payload.as_bytes())
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

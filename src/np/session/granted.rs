@@ -201,7 +201,7 @@ impl Granted {
         key.filter(|_| request::takes_proofs(self.admission.as_ref()))
     }
 
-    fn meeting(&self, ephemeral: Option<&PublicKey>) -> Result<Meeting, SessionError> {
+    fn meeting(&self, keys: Option<&ClientKeys>) -> Result<Meeting, SessionError> {
         let terms = self.offer.terms;
         let encryption = match (terms.encrypt, keys) {
             (false, _) => None,
@@ -230,8 +230,8 @@ impl Granted {
         })
     }
 
-    /// The daemon has answered what was asked in `request`: where the generation signs, its signature is `device_key`'s, and its session and
-    /// status are right.
+    /// The daemon has answered what was asked in `request`: where the generation signs, its signature is `device_key`'s, and
+    /// its session and status are right.
     ///
     /// # Errors
     /// See [`AnswerError`].
@@ -245,22 +245,23 @@ impl Granted {
         let (terms, socket_key) = (self.offer.terms, self.socket_key());
         let mut asked = request::Asked {
             keys,
-            request: request::payload_hash(request).unwrap_or_default(),
+            request,
             client: (&self.offer.me, signer.public()),
             device: &self.offer.to,
             name: &self.offer.device,
         };
         let asked = Some(&mut asked).filter(|_| terms.encrypt);
-        let (keys, ephemeral_key) =
+        let (keys, ephemeral_key, takes_shares) =
             match request::read_answer(answer, self.offer.id, device_key, asked)? {
                 Answer::Bare if terms.generation > Generation::V4Rc2 => {
                     return Err(AnswerError::Unsigned);
                 }
-                Answer::Bare => (None, None),
+                Answer::Bare => (None, None, false),
                 Answer::Signed {
                     keys,
                     ephemeral_key,
-                } => (keys, ephemeral_key),
+                    takes_shares,
+                } => (keys, ephemeral_key, takes_shares),
             };
         if terms.encrypt && keys.is_none() {
             return Err(AnswerError::Keys);
@@ -278,6 +279,7 @@ impl Granted {
                 side: Side::Client,
             },
             ephemeral_key,
+            takes_shares,
         })
     }
 }
@@ -317,4 +319,6 @@ pub struct Ready {
     pub far: FarEnd,
     /// A private ssh key in PEM form that the device lets in for some seconds, if it sent one.
     pub ephemeral_key: Option<Secret<String>>,
+    /// Whether the device, which has signed that, would have taken shares.
+    pub takes_shares: bool,
 }

@@ -15,25 +15,23 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// See [`BridgeError`]; `Unbegun` also where the device could not reach the target.
-pub async fn run_on_stdio(
-    far: FarEnd,
+pub(in crate::session::bridge) async fn on_stdio(
+    dialler: Dialler,
+    keys: Option<&SessionKeys>,
     many: Many,
-    live: Arc<Live>,
 ) -> Result<Carried, BridgeError> {
     let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
-    let dialler = Dialler::new(far).watched_by(live);
-    let mut control = Announcer::on(&dialler, many).await?;
+    let mut control = Announcer::on(&dialler, keys, many).await?;
     let next = control.announce(&dialler).await?.ok_or(BridgeError::Gone)?;
     let remote = match next.remote {
         Some(remote) => remote,
         None => dialler.connect_patiently(next.number).await?,
     };
     let _watched = watch(&remote, Tell::Nobody); // the control socket tells
-    let keys = next.keys.as_ref();
-    let ciphers = keys.map_or_else(Ciphers::default, |keys| keys.ciphers(dialler.far.side));
+    let changes = next.keys.map(|keys| keys.changes(dialler.far.side));
     let (input, output, beginning) = began::watch(input, output, Greeting::Any);
     let joined = async {
-        let joined = join(input, output, remote, ciphers, &dialler.live.meter).await;
+        let joined = join(input, output, remote, changes.unwrap_or_default(), &dialler.live.meter).await;
         if beginning.ended_last() {
             task::sleep(LAST_WORD).await;
         }

@@ -8,7 +8,7 @@ use super::{
 
 /// The keys of a session, and what is done with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Protection {
+pub enum TransportKeys {
     /// A key stream: secret, and not authenticated. What every NoPorts knows.
     Stream(SessionKeys),
     /// Records: secret, authenticated, and later keys open nothing. Between two ends of this program.
@@ -24,7 +24,7 @@ pub struct Changes {
     pub inbound: Change,
 }
 
-impl Protection {
+impl TransportKeys {
     /// From the beginning.
     pub fn changes(&self, side: Side) -> Changes {
         match self {
