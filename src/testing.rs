@@ -13,7 +13,11 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use crate::{
     net::tls::{Acceptor, Connector},
-    pipe::cipher::{SessionKeys, StreamKey},
+    pipe::{
+        cipher::{SessionKeys, StreamKey},
+        keys::TransportKeys,
+        record::{RecordKeys, Suite},
+    },
     secret::Secret,
     text::endpoint::Endpoint,
 };
@@ -62,8 +66,8 @@ pub(crate) fn stream_key(first: u8) -> StreamKey {
     }
 }
 
-/// None, one for both directions, one for each.
-pub(crate) fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
+/// None, one key stream for both directions, one for each.
+pub(crate) fn key_streams() -> [Option<SessionKeys>; 3] {
     let with = |to_client| {
         Some(SessionKeys {
             to_device: stream_key(1),
@@ -71,6 +75,17 @@ pub(crate) fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
         })
     };
     [None, with(None), with(Some(stream_key(7)))]
+}
+
+/// These, and those of records.
+pub(crate) fn every_kind_of_keys() -> [Option<TransportKeys>; 4] {
+    let [none, single, twin] = key_streams().map(|keys| keys.map(TransportKeys::Stream));
+    let records = RecordKeys {
+        suite: Suite::fastest(),
+        to_device: Secret::new([1; 32]),
+        to_client: Secret::new([7; 32]),
+    };
+    [none, single, twin, Some(TransportKeys::Records(records))]
 }
 
 /// A private authority, its file, and acceptors with certificates it signed.

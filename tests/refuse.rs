@@ -385,7 +385,7 @@ impl Hand {
                     client: nonce.clone(),
                     rendezvous: ports.nonce.clone().unwrap(),
                 }),
-                encryption: Some(Encryption {
+                encryption: Some(Encryption::Stream {
                     ephemeral: known_pair("session").public().clone(),
                     twin_keys: true,
                 }),

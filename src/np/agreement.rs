@@ -28,7 +28,10 @@
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ml_kem::{DecapsulationKey768, EncapsulationKey768, kem::{Decapsulate, KeyExport}};
+use ml_kem::{
+    DecapsulationKey768, EncapsulationKey768,
+    kem::{Decapsulate, KeyExport},
+};
 use ring::{
     agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral},
     digest,
@@ -80,8 +83,14 @@ impl<const ML_KEM: usize> Shares<ML_KEM> {
     /// # Errors
     /// [`AgreementError::Share`]
     pub fn from_base64(x25519: &str, ml_kem: &str) -> Result<Self, AgreementError> {
-        let x25519 = STANDARD.decode(x25519).ok().and_then(|bytes| bytes.try_into().ok());
-        let ml_kem = STANDARD.decode(ml_kem).ok().and_then(|bytes| Box::try_from(bytes).ok());
+        let x25519 = STANDARD
+            .decode(x25519)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok());
+        let ml_kem = STANDARD
+            .decode(ml_kem)
+            .ok()
+            .and_then(|bytes| Box::try_from(bytes).ok());
         match (x25519, ml_kem) {
             (Some(x25519), Some(ml_kem)) => Ok(Self { x25519, ml_kem }),
             _ => Err(AgreementError::Share),
@@ -118,7 +127,11 @@ impl Agreement {
             x25519: share,
             ml_kem: Box::new(ml_kem.encapsulation_key().to_bytes().into()),
         };
-        Ok(Self { x25519, ml_kem, shares })
+        Ok(Self {
+            x25519,
+            ml_kem,
+            shares,
+        })
     }
 
     /// For the request.
@@ -149,7 +162,10 @@ impl ClientShares {
         let ml_kem = Zeroizing::new(ml_kem);
         let (x25519, share) = ephemeral()?;
         let agreed = agreed(x25519, &self.x25519, ml_kem.as_slice())?;
-        let shares = Shares { x25519: share, ml_kem: Box::new(ciphertext.into()) };
+        let shares = Shares {
+            x25519: share,
+            ml_kem: Box::new(ciphertext.into()),
+        };
         Ok((shares, agreed))
     }
 }
@@ -158,7 +174,10 @@ fn ephemeral() -> Result<(EphemeralPrivateKey, [u8; X25519_SHARE]), AgreementErr
     let random = |_| AgreementError::Random;
     let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).map_err(random)?;
     let public = private.compute_public_key().map_err(random)?;
-    let share = public.as_ref().try_into().map_err(|_| AgreementError::Share)?;
+    let share = public
+        .as_ref()
+        .try_into()
+        .map_err(|_| AgreementError::Share)?;
     Ok((private, share))
 }
 
@@ -179,7 +198,9 @@ fn agreed(
 
 fn random<const N: usize>() -> Result<[u8; N], AgreementError> {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| AgreementError::Random)?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| AgreementError::Random)?;
     Ok(bytes)
 }
 
@@ -235,7 +256,9 @@ impl Agreed {
         let prk = Salt::new(HKDF_SHA256, &transcript.hash()).extract(self.0.reveal());
         let expand = |label: &[u8]| {
             let (mut out, label) = (Zeroizing::new([0; 32]), [label]);
-            let filled = prk.expand(&label, Bytes32).and_then(|okm| okm.fill(&mut *out));
+            let filled = prk
+                .expand(&label, Bytes32)
+                .and_then(|okm| okm.fill(&mut *out));
             filled.expect("HKDF gives up to 8,160 bytes");
             Secret::new(*out)
         };
@@ -275,8 +298,11 @@ mod tests {
             let [x, m] = client.shares().to_base64();
             let (answer, device) = ClientShares::from_base64(&x, &m).unwrap().answer().unwrap();
             let [x, m] = answer.to_base64();
-            let client = client.agree(&DeviceShares::from_base64(&x, &m).unwrap()).unwrap();
-            let [client, device] = [client, device].map(|end| end.keys(Suite::Aes256Gcm, &transcript()));
+            let client = client
+                .agree(&DeviceShares::from_base64(&x, &m).unwrap())
+                .unwrap();
+            let [client, device] =
+                [client, device].map(|end| end.keys(Suite::Aes256Gcm, &transcript()));
             assert_eq!(client, device);
             assert_ne!(client.to_device, client.to_client);
             client
@@ -289,14 +315,39 @@ mod tests {
         let (_, agreed) = Agreement::new().unwrap().shares().answer().unwrap();
         let same = agreed.keys(Suite::Aes256Gcm, &transcript());
         for other in [
-            Transcript { client: ("@eve", "SHA256:1"), ..transcript() },
-            Transcript { client: ("@me", "SHA256:3"), ..transcript() },
-            Transcript { device: ("@eve", "SHA256:2"), ..transcript() },
-            Transcript { device: ("@dev", "SHA256:3"), ..transcript() },
-            Transcript { name: "p", ..transcript() },
-            Transcript { request: &[6; 32], ..transcript() },
-            Transcript { answer: &[6; 32], ..transcript() },
-            Transcript { client: ("@m", "SHA256:1"), name: "epi", ..transcript() },
+            Transcript {
+                client: ("@eve", "SHA256:1"),
+                ..transcript()
+            },
+            Transcript {
+                client: ("@me", "SHA256:3"),
+                ..transcript()
+            },
+            Transcript {
+                device: ("@eve", "SHA256:2"),
+                ..transcript()
+            },
+            Transcript {
+                device: ("@dev", "SHA256:3"),
+                ..transcript()
+            },
+            Transcript {
+                name: "p",
+                ..transcript()
+            },
+            Transcript {
+                request: &[6; 32],
+                ..transcript()
+            },
+            Transcript {
+                answer: &[6; 32],
+                ..transcript()
+            },
+            Transcript {
+                client: ("@m", "SHA256:1"),
+                name: "epi",
+                ..transcript()
+            },
         ] {
             assert_ne!(agreed.keys(Suite::Aes256Gcm, &other), same, "{other:?}");
         }
@@ -306,7 +357,13 @@ mod tests {
     fn shares_that_are_none_are_refused() {
         let client = Agreement::new().unwrap();
         let [x, m] = client.shares().to_base64();
-        for (x, m) in [("", m.as_str()), (&x, ""), ("%", &m), (&x[4..], &m), (&m, &x)] {
+        for (x, m) in [
+            ("", m.as_str()),
+            (&x, ""),
+            ("%", &m),
+            (&x[4..], &m),
+            (&m, &x),
+        ] {
             assert_eq!(ClientShares::from_base64(x, m), Err(AgreementError::Share));
         }
         // A result of zeros, and numbers that are no remainders.

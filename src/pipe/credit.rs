@@ -43,7 +43,10 @@ impl Growth {
 
 impl Default for Growth {
     fn default() -> Self {
-        Self { left: BUDGET, round_trip: None }
+        Self {
+            left: BUDGET,
+            round_trip: None,
+        }
     }
 }
 
@@ -73,7 +76,11 @@ impl Credit {
     /// # Errors
     /// When it comes to more than [`MAX_CREDIT`].
     pub fn add(&mut self, more: u32) -> Result<(), BadFrame> {
-        self.0 = self.0.checked_add(more).filter(|&sum| sum <= MAX_CREDIT).ok_or(BadFrame)?;
+        self.0 = self
+            .0
+            .checked_add(more)
+            .filter(|&sum| sum <= MAX_CREDIT)
+            .ok_or(BadFrame)?;
         Ok(())
     }
 }
@@ -92,7 +99,12 @@ pub struct Window {
 impl Window {
     /// Of a new stream.
     pub fn new(now: Instant) -> Self {
-        Self { size: FIRST_CREDIT, open: FIRST_CREDIT, eaten: 0, credited: now }
+        Self {
+            size: FIRST_CREDIT,
+            open: FIRST_CREDIT,
+            eaten: 0,
+            credited: now,
+        }
     }
 
     /// So many bytes have come.
@@ -111,9 +123,14 @@ impl Window {
         if self.eaten < self.size / 2 {
             return None;
         }
-        let is_waited_for = now.duration_since(self.credited) < 2 * growth.round_trip.unwrap_or(ROUND_TRIP);
+        let is_waited_for =
+            now.duration_since(self.credited) < 2 * growth.round_trip.unwrap_or(ROUND_TRIP);
         let share = (self.size + growth.left) / 2;
-        let more = if is_waited_for { self.size.min(share.saturating_sub(self.size)) } else { 0 };
+        let more = if is_waited_for {
+            self.size.min(share.saturating_sub(self.size))
+        } else {
+            0
+        };
         growth.left -= more;
         self.size += more;
         let credit = std::mem::take(&mut self.eaten) + more;
@@ -147,7 +164,11 @@ mod tests {
         let later = now + Duration::from_secs(1);
         window.come(window.open as usize).unwrap();
         assert_eq!(window.eat(grown as usize, later, &mut growth), Some(grown));
-        assert_eq!((window.size, window.open), (grown, grown), "nobody waited for it");
+        assert_eq!(
+            (window.size, window.open),
+            (grown, grown),
+            "nobody waited for it"
+        );
         window.give_back(&mut growth);
         assert_eq!(growth.left, BUDGET);
     }
@@ -163,7 +184,10 @@ mod tests {
                 window.eat(bytes, now, &mut growth);
             }
             window.come(window.open as usize).unwrap();
-            assert!(window.size > FIRST_CREDIT, "each comes to more than the first credit");
+            assert!(
+                window.size > FIRST_CREDIT,
+                "each comes to more than the first credit"
+            );
         }
         assert!(growth.left > 0);
     }

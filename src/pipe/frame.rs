@@ -136,7 +136,10 @@ impl Frame<'_> {
 /// Unless a whole and sensible frame stands there.
 pub fn take<'a>(content: &mut &'a [u8]) -> Result<Frame<'a>, BadFrame> {
     let (&[kind, a, b, c, d, e, f, g], rest) = content.split_first_chunk().ok_or(BadFrame)?;
-    let (stream, number) = (u32::from_be_bytes([0, a, b, c]), u32::from_be_bytes([d, e, f, g]));
+    let (stream, number) = (
+        u32::from_be_bytes([0, a, b, c]),
+        u32::from_be_bytes([d, e, f, g]),
+    );
     *content = rest;
     match (kind, stream, number) {
         (1, 1.., 0) => Ok(Frame::Open(stream)),

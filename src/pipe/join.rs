@@ -12,7 +12,11 @@ use async_io::Async;
 use async_std::net::TcpStream;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt, future};
 
-use super::{copy::{Change, Copy}, drive::drive, relay::Relay};
+use super::{
+    copy::{Change, Copy},
+    drive::drive,
+    relay::Relay,
+};
 
 pub use super::relay::Socket;
 

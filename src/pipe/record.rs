@@ -127,7 +127,9 @@ pub enum RecordError {
     #[error("what came from the other end is no record of this session")]
     Length,
     /// The first one does not open.
-    #[error("the other end does not have this session's keys, or somebody in between has changed what it sent")]
+    #[error(
+        "the other end does not have this session's keys, or somebody in between has changed what it sent"
+    )]
     OtherKeys,
     /// A later one does not open.
     #[error("what the other end sent was changed on the way")]
@@ -156,7 +158,8 @@ impl Epoch {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
-        let key = UnboundKey::new(algorithm, key.reveal()).expect("32 bytes are a key of both suites");
+        let key =
+            UnboundKey::new(algorithm, key.reveal()).expect("32 bytes are a key of both suites");
         Self {
             suite,
             secret,
@@ -166,7 +169,10 @@ impl Epoch {
     }
 
     fn next(&self) -> Self {
-        Self::new(self.suite, Secret::new(expand(self.secret.reveal(), NEXT_LABEL)))
+        Self::new(
+            self.suite,
+            Secret::new(expand(self.secret.reveal(), NEXT_LABEL)),
+        )
     }
 
     fn nonce(&mut self) -> Nonce {
@@ -187,7 +193,9 @@ fn expand(secret: &[u8; 32], label: &[u8]) -> [u8; 32] {
     }
     let mut out = [0; 32];
     let prk = Prk::new_less_safe(HKDF_SHA256, secret);
-    let filled = prk.expand(&[label], Bytes32).and_then(|okm| okm.fill(&mut out));
+    let filled = prk
+        .expand(&[label], Bytes32)
+        .and_then(|okm| okm.fill(&mut out));
     filled.expect("HKDF gives up to 8,160 bytes");
     out
 }
@@ -226,7 +234,10 @@ pub struct Sealer {
 impl Sealer {
     /// From the first one.
     pub fn new(suite: Suite, secret: Secret<[u8; 32]>) -> Self {
-        Self { epoch: Epoch::new(suite, secret), since: None }
+        Self {
+            epoch: Epoch::new(suite, secret),
+            since: None,
+        }
     }
 
     /// Appends the records for these bytes of the stream to `out`; before the first of all, it says hello.
@@ -241,7 +252,9 @@ impl Sealer {
     pub fn seal_one(&mut self, head: &[u8], body: &[u8], now: Instant, out: &mut Vec<u8>) {
         debug_assert!((1..=MAX_CONTENT).contains(&(head.len() + body.len())));
         self.hello(now, out);
-        let is_old = self.since.is_some_and(|since| now.duration_since(since) >= EPOCH_TIME);
+        let is_old = self
+            .since
+            .is_some_and(|since| now.duration_since(since) >= EPOCH_TIME);
         if is_old || self.epoch.record + 1 >= EPOCH_RECORDS {
             self.append(Kind::NextKey, &[], &[], out);
             self.epoch = self.epoch.next();
@@ -273,8 +286,15 @@ impl Sealer {
         out.extend_from_slice(head);
         out.extend_from_slice(body);
         let nonce = self.epoch.nonce();
-        let sealed = self.epoch.key.seal_in_place_separate_tag(nonce, Aad::from(length), &mut out[start..]);
-        out.extend_from_slice(sealed.expect("a record is far below the ciphers' limit").as_ref());
+        let sealed =
+            self.epoch
+                .key
+                .seal_in_place_separate_tag(nonce, Aad::from(length), &mut out[start..]);
+        out.extend_from_slice(
+            sealed
+                .expect("a record is far below the ciphers' limit")
+                .as_ref(),
+        );
     }
 }
 
@@ -304,7 +324,10 @@ pub struct Opened {
 impl Opener {
     /// From the first one.
     pub fn new(suite: Suite, secret: Secret<[u8; 32]>) -> Self {
-        Self { epoch: Epoch::new(suite, secret), due: Due::Hello }
+        Self {
+            epoch: Epoch::new(suite, secret),
+            due: Due::Hello,
+        }
     }
 
     /// Opens all whole records in place, and moves their contents together to the front.
@@ -324,7 +347,10 @@ impl Opener {
         if self.due == Due::Nothing && at < bytes.len() {
             return Err(RecordError::Order);
         }
-        Ok(Opened { content, rest: at..bytes.len() })
+        Ok(Opened {
+            content,
+            rest: at..bytes.len(),
+        })
     }
 
     /// The record stands at `sealed` until the end; its content is moved to the front. Returns how long it is.
@@ -332,7 +358,10 @@ impl Opener {
         let length = ((bytes.len() - sealed) as u16).to_be_bytes();
         let nonce = self.epoch.nonce();
         // The kind is moved to the front with the content, and the content over it after that.
-        let opened = self.epoch.key.open_within(nonce, Aad::from(length), bytes, sealed..);
+        let opened = self
+            .epoch
+            .key
+            .open_within(nonce, Aad::from(length), bytes, sealed..);
         let failed = match self.due {
             Due::Hello => RecordError::OtherKeys,
             Due::More | Due::Nothing => RecordError::Changed,
@@ -401,7 +430,10 @@ mod tests {
 
     fn pair() -> (Sealer, Opener) {
         let secret = || Secret::new([7; 32]);
-        (Sealer::new(Suite::Aes256Gcm, secret()), Opener::new(Suite::Aes256Gcm, secret()))
+        (
+            Sealer::new(Suite::Aes256Gcm, secret()),
+            Opener::new(Suite::Aes256Gcm, secret()),
+        )
     }
 
     #[test]
@@ -424,7 +456,10 @@ mod tests {
                     heard.extend_from_slice(&held[..opened.content]);
                     held = held[opened.rest].to_vec();
                 }
-                assert!(heard == said && held.is_empty() && opener.has_ended(), "{cut}");
+                assert!(
+                    heard == said && held.is_empty() && opener.has_ended(),
+                    "{cut}"
+                );
             }
         }
     }
@@ -461,14 +496,23 @@ mod tests {
         sealer.end(now, &mut end);
         records.push(end);
         let verdict = |order: &[usize]| {
-            let mut bytes = order.iter().flat_map(|&at| records[at].clone()).collect::<Vec<u8>>();
+            let mut bytes = order
+                .iter()
+                .flat_map(|&at| records[at].clone())
+                .collect::<Vec<u8>>();
             let mut opener = pair().1;
             opener.open(&mut bytes).map(|_| opener.has_ended())
         };
         assert_eq!(verdict(&[0, 1, 2, 3]), Ok(true));
         assert_eq!(verdict(&[0, 1, 2]), Ok(false));
         assert_eq!(verdict(&[1, 2, 3]), Err(RecordError::OtherKeys));
-        for order in [&[0, 2, 3][..], &[0, 1, 1], &[0, 0], &[0, 2, 1, 3], &[0, 1, 3]] {
+        for order in [
+            &[0, 2, 3][..],
+            &[0, 1, 1],
+            &[0, 0],
+            &[0, 2, 1, 3],
+            &[0, 1, 3],
+        ] {
             assert_eq!(verdict(order), Err(RecordError::Changed), "{order:?}");
         }
         assert_eq!(verdict(&[0, 1, 2, 3, 3]), Err(RecordError::Changed));
@@ -477,7 +521,11 @@ mod tests {
     #[test]
     fn lengths_that_no_record_has_are_refused_at_once() {
         for length in [0u16, 16, 16_402, 65_535] {
-            assert_eq!(pair().1.open(&mut length.to_be_bytes()), Err(RecordError::Length), "{length}");
+            assert_eq!(
+                pair().1.open(&mut length.to_be_bytes()),
+                Err(RecordError::Length),
+                "{length}"
+            );
         }
     }
 

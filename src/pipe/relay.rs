@@ -58,7 +58,10 @@ impl<'a> Relay<'a> {
     /// The same direction by copying only; for tests and benchmarks of that path.
     #[cfg(test)]
     pub(super) fn copying(from: &'a Socket, to: &'a Socket, early: Vec<u8>) -> Self {
-        Self::Copy(Box::new(Copy::new(from, HalfClose(to), early, Change::None)), 0)
+        Self::Copy(
+            Box::new(Copy::new(from, HalfClose(to), early, Change::None)),
+            0,
+        )
     }
 }
 

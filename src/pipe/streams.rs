@@ -16,7 +16,7 @@ use std::{
     future::poll_fn,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Poll, Waker},
+    task::Poll,
     time::Instant,
 };
 
@@ -256,7 +256,10 @@ impl Drop for Gone<'_> {
     fn drop(&mut self) {
         let (id, reason) = (self.id, self.reason);
         self.streams.say(|state, _| {
-            let is_told = state.streams.get(&id).is_none_or(|stream| stream.reset.is_some());
+            let is_told = state
+                .streams
+                .get(&id)
+                .is_none_or(|stream| stream.reset.is_some());
             if let Some(reason) = reason.filter(|_| !is_told) {
                 state.owed.resets.push((id, reason));
             }

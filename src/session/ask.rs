@@ -26,8 +26,8 @@ use crate::{
     classic::generation,
     cli::{self, Failure, Progress, exit},
     np::{
-        agreement::Agreement,
         MAX_CLIENT_LINE, Message, NAMESPACE,
+        agreement::Agreement,
         envelope::EnvelopeError,
         ids::{DeviceName, Nonce, SessionId},
         permit::Permit,
@@ -124,8 +124,12 @@ pub async fn prepare(
     let terms = whom.terms;
     let pins = Pins::new(paths::memory(), Vec::new());
     // Takes a tenth of a second and longer: it runs while the first questions travel, unless it will not be needed.
-    let had_records = pins.note(&whom.to, Vec::new()).await.contains(&records(whom));
-    let ephemeral = (terms.encrypt && !had_records).then(|| task::spawn_blocking(KeyPair::generate));
+    let had_records = pins
+        .note(&whom.to, Vec::new())
+        .await
+        .contains(&records(whom));
+    let ephemeral =
+        (terms.encrypt && !had_records).then(|| task::spawn_blocking(KeyPair::generate));
     let (me, id, nonce) = (&keys.atsign, SessionId::random(), Nonce::random());
     let offer = Offer::new(me, &whom.to, &whom.device, &whom.via, id, nonce, terms);
     let offer =

@@ -30,11 +30,7 @@ use crate::{
         ids::{DeviceName, SessionId},
         sshkey,
     },
-    pipe::{
-        cipher::SessionKeys,
-        keys::TransportKeys,
-        record::Suite,
-    },
+    pipe::{cipher::SessionKeys, keys::TransportKeys, record::Suite},
     secret::Secret,
 };
 
@@ -182,12 +178,12 @@ fn key_members(meeting: &Meeting, keys: &DeviceKeys) -> Result<String, CryptoErr
         }
         (DeviceKeys::Records(offered, _), Some(Encryption::Records(_))) => {
             let member = offered.print();
-            let member = member.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+            let member = member
+                .strip_prefix('{')
+                .and_then(|text| text.strip_suffix('}'));
             Ok(format!(",{}", member.unwrap_or_default()))
         }
-        (DeviceKeys::Bare, None) => {
-            Ok(r#","sessionAESKey":null,"sessionIV":null"#.to_owned())
-        }
+        (DeviceKeys::Bare, None) => Ok(r#","sessionAESKey":null,"sessionIV":null"#.to_owned()),
         _ => Err(CryptoError::BadKey),
     }
 }
@@ -290,11 +286,15 @@ impl Asked<'_> {
         match self.keys.as_mut() {
             None => Ok(None),
             Some(ClientKeys::Rsa(ephemeral)) => {
-                let keys = SessionKeys::unwrap(payload, ephemeral).map_err(|_| AnswerError::Keys)?;
+                let keys =
+                    SessionKeys::unwrap(payload, ephemeral).map_err(|_| AnswerError::Keys)?;
                 Ok(keys.map(TransportKeys::Stream))
             }
             Some(ClientKeys::Shares(_)) => {
-                let offered = Offered::of(payload).ok().flatten().ok_or(AnswerError::Keys)?;
+                let offered = Offered::of(payload)
+                    .ok()
+                    .flatten()
+                    .ok_or(AnswerError::Keys)?;
                 let Some(ClientKeys::Shares(agreement)) = self.keys.take() else {
                     return Err(AnswerError::Keys);
                 };

@@ -39,10 +39,13 @@ use crate::{
     text::{endpoint::Endpoint, host::canonical},
 };
 
-pub use answer::{Accepted, Answer, AnswerError, Asked, ClientKeys, DeviceKeys, accept, accept_tunnel, connected, read_answer, refuse};
+pub use answer::{
+    Accepted, Answer, AnswerError, Asked, ClientKeys, DeviceKeys, accept, accept_tunnel, connected,
+    read_answer, refuse,
+};
+pub use shares::{Offered, Parties};
 #[cfg(feature = "inside")]
 pub use ssh::ssh_request_entity;
-pub use shares::{Offered, Parties};
 pub use ssh::{RequestForm, SshRequest};
 pub use stamp::Stamp;
 pub use tunnel::TunnelRequest;
@@ -297,7 +300,9 @@ impl Meeting {
             payload.push_str(object.trim_start_matches('{'));
         };
         match &self.encryption {
-            Some(Encryption::Stream { twin_keys: true, .. }) => append(r#"{"twinKeys":true}"#),
+            Some(Encryption::Stream {
+                twin_keys: true, ..
+            }) => append(r#"{"twinKeys":true}"#),
             Some(Encryption::Records(offered)) => append(&offered.print()),
             _ => {}
         }

@@ -16,8 +16,8 @@ use crate::{
         ports::Ports,
         proof::SocketKey,
         request::{
-            self, Answer, AnswerError, ClientKeys, Encryption, Meeting, Nonces, Offered, RequestForm,
-            SshRequest, Stamp, TunnelRequest,
+            self, Answer, AnswerError, ClientKeys, Encryption, Meeting, Nonces, Offered,
+            RequestForm, SshRequest, Stamp, TunnelRequest,
         },
         reverse::{self, ReverseRequest},
     },

@@ -208,8 +208,8 @@ fn two_joins_with_twin_keys_understand_each_other() {
         };
         let ((client, near), (far, device)) = (tcp_pair().await, tcp_pair().await);
         let (left, right) = tcp_pair().await;
-        let at_client = keys.ciphers(Side::Client);
-        let at_device = keys.ciphers(Side::Device);
+        let at_client = keys.changes(Side::Client);
+        let at_device = keys.changes(Side::Device);
         let meters = [Meter::default(), Meter::default()].map(std::sync::Arc::new);
         let [meter, other] = meters.clone();
         let one =

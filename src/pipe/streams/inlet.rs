@@ -10,7 +10,10 @@ use std::{
 
 use futures_lite::AsyncRead;
 
-use super::{Event, MAX_OWED, MAX_STREAMS, Streams, StreamsError, state::{LOOK, State, Stream}};
+use super::{
+    Event, MAX_OWED, MAX_STREAMS, Streams, StreamsError,
+    state::{LOOK, State, Stream},
+};
 use crate::pipe::{
     copy::{give_buffer, take_buffer},
     drive::{TURNS, give_way},
@@ -30,7 +33,12 @@ pub struct Inlet {
 impl Inlet {
     /// From the first record.
     pub fn new(opener: Opener) -> Self {
-        Self { opener, bytes: Vec::new(), held: 0, events: VecDeque::new() }
+        Self {
+            opener,
+            bytes: Vec::new(),
+            held: 0,
+            events: VecDeque::new(),
+        }
     }
 
     /// Serves all streams until there is something to do for somebody else. May be dropped and called again.
@@ -45,7 +53,11 @@ impl Inlet {
         outcome
     }
 
-    fn poll_next(&mut self, streams: &Streams, cx: &mut Context<'_>) -> Poll<Result<Event, StreamsError>> {
+    fn poll_next(
+        &mut self,
+        streams: &Streams,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Event, StreamsError>> {
         for _ in 0..TURNS {
             if let Some(event) = self.events.pop_front() {
                 return Poll::Ready(Ok(event));
@@ -97,10 +109,21 @@ impl Streams {
 }
 
 impl Streams {
-    fn obey(&self, state: &mut State, frame: Frame<'_>, now: Instant) -> Result<Option<Event>, BadFrame> {
+    fn obey(
+        &self,
+        state: &mut State,
+        frame: Frame<'_>,
+        now: Instant,
+    ) -> Result<Option<Event>, BadFrame> {
         state.heard = now;
         let (latest, may_open) = (state.latest, self.may_open);
-        let known = |id: u32| if id <= latest { Ok(None) } else { Err(BadFrame) };
+        let known = |id: u32| {
+            if id <= latest {
+                Ok(None)
+            } else {
+                Err(BadFrame)
+            }
+        };
         match frame {
             Frame::Open(id) if may_open || id <= latest => return Err(BadFrame),
             Frame::Open(id) => {
@@ -116,7 +139,9 @@ impl Streams {
                 return Ok(Some(Event::Opened(id)));
             }
             Frame::Data(id, bytes) => {
-                let Some(stream) = state.streams.get_mut(&id) else { return known(id) };
+                let Some(stream) = state.streams.get_mut(&id) else {
+                    return known(id);
+                };
                 if stream.heard_end {
                     return Err(BadFrame);
                 }
@@ -136,19 +161,25 @@ impl Streams {
                 }
             }
             Frame::Credit(id, more) => {
-                let Some(stream) = state.streams.get_mut(&id) else { return known(id) };
+                let Some(stream) = state.streams.get_mut(&id) else {
+                    return known(id);
+                };
                 stream.credit.add(more)?;
                 stream.wants_credit.take().into_iter().for_each(Waker::wake);
             }
             Frame::End(id) => {
-                let Some(stream) = state.streams.get_mut(&id) else { return known(id) };
+                let Some(stream) = state.streams.get_mut(&id) else {
+                    return known(id);
+                };
                 if std::mem::replace(&mut stream.heard_end, true) {
                     return Err(BadFrame);
                 }
                 stream.wants_bytes.take().into_iter().for_each(Waker::wake);
             }
             Frame::Reset(id, reason) => {
-                let Some(stream) = state.streams.get_mut(&id) else { return known(id) };
+                let Some(stream) = state.streams.get_mut(&id) else {
+                    return known(id);
+                };
                 stream.reset = Some(reason);
                 stream.wake();
             }
@@ -162,4 +193,3 @@ impl Streams {
         Ok(None)
     }
 }
-

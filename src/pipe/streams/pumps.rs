@@ -37,7 +37,13 @@ fn session_over() -> io::Error {
 
 impl<'a, R> Outgoing<'a, R> {
     pub(super) fn new(streams: &'a Streams, id: u32, local: R) -> Self {
-        Self { streams, id, local, phase: Phase::Read, given: 0 }
+        Self {
+            streams,
+            id,
+            local,
+            phase: Phase::Read,
+            given: 0,
+        }
     }
 }
 
@@ -106,7 +112,12 @@ impl<R: AsyncRead + Unpin> Outgoing<'_, R> {
             return Poll::Ready(Err(PumpError::Write(session_over())));
         };
         for piece in bytes[..got].chunks(MAX_DATA) {
-            sealer.seal_one(&Frame::Data(self.id, piece).header(), piece, now, &mut state.out);
+            sealer.seal_one(
+                &Frame::Data(self.id, piece).header(),
+                piece,
+                now,
+                &mut state.out,
+            );
         }
         state.settle(now);
         state.push(&self.streams.socket);
@@ -152,7 +163,13 @@ pub(super) struct Incoming<'a, W> {
 
 impl<'a, W> Incoming<'a, W> {
     pub(super) fn new(streams: &'a Streams, id: u32, local: W) -> Self {
-        Self { streams, id, local, given: 0, ended: false }
+        Self {
+            streams,
+            id,
+            local,
+            given: 0,
+            ended: false,
+        }
     }
 }
 
@@ -179,7 +196,10 @@ impl<W: AsyncWrite + Unpin> Pump for Incoming<'_, W> {
                 state.settle(now);
                 state.push(&self.streams.socket);
             }
-            self.given = state.streams.get(&self.id).map_or(self.given, |stream| stream.given);
+            self.given = state
+                .streams
+                .get(&self.id)
+                .map_or(self.given, |stream| stream.given);
             match outcome {
                 Poll::Ready(Ok(())) if heard_end => Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => Poll::Pending,
@@ -196,4 +216,3 @@ impl<W: AsyncWrite + Unpin> Pump for Incoming<'_, W> {
         self.given
     }
 }
-

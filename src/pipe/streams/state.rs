@@ -101,12 +101,22 @@ impl Stream {
     /// Whether this goes ahead of others.
     pub(super) fn is_urgent(&self, bytes: usize, now: Instant) -> bool {
         let (sent, since) = self.sent;
-        bytes + if now.duration_since(since) < LATELY { sent } else { 0 } <= LITTLE
+        bytes
+            + if now.duration_since(since) < LATELY {
+                sent
+            } else {
+                0
+            }
+            <= LITTLE
     }
 
     pub(super) fn has_sent(&mut self, bytes: usize, now: Instant) {
         let (sent, since) = self.sent;
-        self.sent = if now.duration_since(since) < LATELY { (sent + bytes, since) } else { (bytes, now) };
+        self.sent = if now.duration_since(since) < LATELY {
+            (sent + bytes, since)
+        } else {
+            (bytes, now)
+        };
         self.credit.spend(bytes);
     }
 
@@ -119,7 +129,9 @@ impl Stream {
         let mut took = 0;
         while self.at < self.held.len() {
             match Pin::new(&mut *local).poll_write(cx, &self.held[self.at..]) {
-                Poll::Ready(Ok(0)) => return (took, Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(0)) => {
+                    return (took, Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
+                }
                 Poll::Ready(Ok(wrote)) => {
                     self.at += wrote;
                     took += wrote;
@@ -129,7 +141,11 @@ impl Stream {
             }
         }
         (self.held, self.at) = (Vec::new(), 0);
-        let flushed = if took > 0 { Pin::new(local).poll_flush(cx) } else { Poll::Ready(Ok(())) };
+        let flushed = if took > 0 {
+            Pin::new(local).poll_flush(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        };
         (took, flushed)
     }
 }
@@ -178,7 +194,9 @@ impl State {
 
     /// What the local program took makes credit.
     pub(super) fn took(&mut self, id: u32, bytes: usize, now: Instant) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         stream.given += bytes as u64;
         if let Some(credit) = stream.window.eat(bytes, now, &mut self.growth) {
             if stream.owed == 0 {
@@ -190,7 +208,9 @@ impl State {
 
     /// Seals what is owed, where there is room for it.
     pub(super) fn settle(&mut self, now: Instant) {
-        let Some(sealer) = &mut self.sealer else { return };
+        let Some(sealer) = &mut self.sealer else {
+            return;
+        };
         if self.out.len() - self.at >= FULL {
             return;
         }
@@ -204,8 +224,16 @@ impl State {
         for (id, reason) in self.owed.resets.drain(..) {
             say(Frame::Reset(id, reason));
         }
-        self.owed.pong.take().into_iter().for_each(|n| say(Frame::Pong(n)));
-        self.owed.ping.take().into_iter().for_each(|n| say(Frame::Ping(n)));
+        self.owed
+            .pong
+            .take()
+            .into_iter()
+            .for_each(|n| say(Frame::Pong(n)));
+        self.owed
+            .ping
+            .take()
+            .into_iter()
+            .for_each(|n| say(Frame::Ping(n)));
         if !frames.is_empty() {
             sealer.seal(&frames, now, &mut self.out);
         }
@@ -216,13 +244,19 @@ impl State {
         if self.backlog() < FULL {
             self.urgent.drain(..).for_each(Waker::wake);
         }
-        if self.backlog() == 0 && let Some((_, waker)) = self.bulk.pop_front() {
+        if self.backlog() == 0
+            && let Some((_, waker)) = self.bulk.pop_front()
+        {
             waker.wake();
         }
     }
 
     /// Writes what is sealed. `Ready` when all of it is written.
-    pub(super) fn poll_write(&mut self, mut socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_write(
+        &mut self,
+        mut socket: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.at < self.out.len() {
             let wrote = ready!(Pin::new(&mut socket).poll_write(cx, &self.out[self.at..]))?;
             if wrote == 0 {
@@ -271,4 +305,3 @@ impl State {
         self.writer.take().into_iter().for_each(Waker::wake);
     }
 }
-

@@ -4,7 +4,10 @@ use async_std::{net::TcpListener, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future::block_on};
 
 use super::*;
-use crate::{pipe::record::Suite, secret::Secret};
+use crate::{
+    pipe::record::{Opener, Suite},
+    secret::Secret,
+};
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -28,7 +31,7 @@ struct World {
 
 fn run(streams: Arc<Streams>, mut inlet: Inlet, dial: Option<async_std::net::SocketAddr>) {
     task::spawn(async move {
-        let writer = async { streams.write().await.map(|()| Event::Ended) };
+        let writer = streams.write();
         let reader = async {
             loop {
                 match inlet.next(&streams).await {
@@ -38,7 +41,7 @@ fn run(streams: Arc<Streams>, mut inlet: Inlet, dial: Option<async_std::net::Soc
                             match TcpStream::connect(dial.unwrap()).await {
                                 Ok(local) => {
                                     local.set_nodelay(true).unwrap();
-                                    let end = streams.carry(id, local.clone(), None).await;
+                                    let end = streams.carry(id, &local, &Meter::default()).await;
                                     if end.is_err() {
                                         let _ = rustix::net::connect_unspec(&local);
                                     }
@@ -47,6 +50,7 @@ fn run(streams: Arc<Streams>, mut inlet: Inlet, dial: Option<async_std::net::Soc
                             }
                         });
                     }
+                    Ok(Event::Met) => {}
                     other => return other,
                 }
             }
@@ -63,7 +67,11 @@ async fn world(service: async_std::net::SocketAddr) -> World {
     let device = Streams::new(b, Sealer::new(suite, down), false);
     let [up, down] = secrets();
     run(client.clone(), Inlet::new(Opener::new(suite, down)), None);
-    run(device.clone(), Inlet::new(Opener::new(suite, up)), Some(service));
+    run(
+        device.clone(),
+        Inlet::new(Opener::new(suite, up)),
+        Some(service),
+    );
     World { client, device }
 }
 
@@ -72,9 +80,9 @@ impl World {
     async fn visit(&self) -> TcpStream {
         let (visitor, local) = pair().await;
         let client = self.client.clone();
-        let id = client.open(local.clone()).unwrap();
+        let id = client.open(Some(local.clone())).unwrap();
         task::spawn(async move {
-            if client.carry(id, local.clone(), None).await.is_err() {
+            if client.carry(id, &local, &Meter::default()).await.is_err() {
                 let _ = rustix::net::connect_unspec(&local);
             }
         });
@@ -115,7 +123,9 @@ fn many_streams_each_come_back_whole_and_in_order() {
         for seed in 0..50u32 {
             let visitor = world.visit().await;
             all.push(task::spawn(async move {
-                let sent: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(seed + 1) >> 3) as u8).collect();
+                let sent: Vec<u8> = (0..200_000u32)
+                    .map(|n| (n.wrapping_mul(seed + 1) >> 3) as u8)
+                    .collect();
                 let (mut tx, mut rx, said) = (visitor.clone(), visitor, sent.clone());
                 let send = async {
                     tx.write_all(&said).await.unwrap();
@@ -130,7 +140,8 @@ fn many_streams_each_come_back_whole_and_in_order() {
         for one in all {
             one.await;
         }
-        while world.client.count() + world.device.count() > 0 {
+        let left = |streams: &Streams| streams.state().streams.len();
+        while left(&world.client) + left(&world.device) > 0 {
             task::yield_now().await;
         }
         let state = world.client.state();
@@ -141,7 +152,11 @@ fn many_streams_each_come_back_whole_and_in_order() {
 #[test]
 fn a_target_that_refuses_resets_its_stream_alone() {
     block_on(async {
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let world = world(closed).await;
         for _ in 0..3 {
             let mut visitor = world.visit().await;
@@ -170,7 +185,13 @@ fn readers_that_take_nothing_stop_only_themselves() {
         while got < 50_000_000 {
             got += live.read(&mut bytes).await.unwrap();
         }
-        let held: usize = world.client.state().streams.values().map(|s| s.held.len()).sum();
+        let held: usize = world
+            .client
+            .state()
+            .streams
+            .values()
+            .map(|s| s.held.len())
+            .sum();
         assert!(held <= crate::pipe::credit::BUDGET as usize, "{held}");
     });
 }

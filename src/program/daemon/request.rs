@@ -35,7 +35,10 @@ use crate::{
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Accepted, DeviceKeys, Meeting, Parties, RequestError, RequestForm, SshRequest, Stamp, TunnelRequest},
+        request::{
+            self, Accepted, DeviceKeys, Meeting, Parties, RequestError, RequestForm, SshRequest,
+            Stamp, TunnelRequest,
+        },
         reverse::ReverseRequest,
     },
     secret::Secret,
@@ -403,9 +406,10 @@ impl Daemon {
     }
 
     fn keys(&self, meeting: &Meeting) -> Result<DeviceKeys, String> {
-        let takes_shares = true;
         #[cfg(feature = "held")]
         let takes_shares = self.options.habits.records();
+        #[cfg(not(feature = "held"))]
+        let takes_shares = true;
         let keys = DeviceKeys::new(meeting.encryption.as_ref(), takes_shares);
         keys.map_err(|why| why.to_string())
     }
@@ -545,9 +549,8 @@ fn agreed(asked: &SessionRequest, keys: &DeviceKeys, key: bool) -> String {
         DeviceKeys::Records(..) => "records",
     };
     // Nothing tells those of 5.0 to 5.2 from later ones of theirs.
-    let may_insist = matches!(asked, SessionRequest::Ssh(_))
-        && asked.meeting().stamp.is_none()
-        && is_single;
+    let may_insist =
+        matches!(asked, SessionRequest::Ssh(_)) && asked.meeting().stamp.is_none() && is_single;
     let key = match key {
         true => "yes",
         false if may_insist => {

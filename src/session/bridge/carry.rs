@@ -146,6 +146,7 @@ pub(super) async fn let_go<T, S: AsFd, const N: usize>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use crate::pipe::cipher::SessionKeys;
     use std::{fs, os::fd::AsFd};
 
     use futures_lite::future::{poll_once, zip};

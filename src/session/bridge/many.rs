@@ -66,10 +66,7 @@ use crate::{
         dial::dial_service,
         stall::{Tell, Watched, watch},
     },
-    np::{
-        control::{ControlLine, ControlLines, DeviceLines, Keying},
-        far_end::FarEnd,
-    },
+    np::control::{ControlLine, ControlLines, DeviceLines, Keying},
     pipe::{
         cipher::{Cipher, Ciphers, SessionKeys, Side},
         join::{Carried, reset},

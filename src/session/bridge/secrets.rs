@@ -75,7 +75,9 @@ pub enum BadSecrets {
     #[error("keys of a key stream and secrets of records exclude each other")]
     TwoKinds,
     /// Those of records.
-    #[error("a secret of records is 32 bytes in base64, and sealed with aes256gcm or chacha20poly1305")]
+    #[error(
+        "a secret of records is 32 bytes in base64, and sealed with aes256gcm or chacha20poly1305"
+    )]
     Records,
     /// A key's text.
     #[error(transparent)]

@@ -66,7 +66,11 @@ enum Happened {
 }
 
 impl Carrier {
-    async fn new(dialler: &Dialler, keys: &RecordKeys, may_open: bool) -> Result<Self, BridgeError> {
+    async fn new(
+        dialler: &Dialler,
+        keys: &RecordKeys,
+        may_open: bool,
+    ) -> Result<Self, BridgeError> {
         let socket = dialler.connect_as(CONTROL, 0).await?;
         let (sealer, opener) = keys.ends(dialler.far.side);
         Ok(Self {
@@ -170,9 +174,7 @@ fn open(streams: &Streams, joins: &Joins, visitor: &TcpStream) -> Option<u32> {
 
 /// What stands may come back to life. It ends with the session.
 async fn linger(mut carrier: Carrier, mut joins: Joins, mut silence: Silence) {
-    let ended = async {
-        while let Ok(Event::Opened(_) | Event::Met) = carrier.next().await {}
-    };
+    let ended = async { while let Ok(Event::Opened(_) | Event::Met) = carrier.next().await {} };
     let give_up = silence.is_over();
     joins.stood_too_long().or(give_up).or(ended).await;
     carrier.end().await;

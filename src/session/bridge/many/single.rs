@@ -1,11 +1,7 @@
 //! stdin and stdout as the only connection of a session that could carry many: whatever the device opens, not only its sshd.
 
 use super::*;
-use crate::{
-    pipe::join::join,
-    session::bridge::{Live, began},
-    sys::stdio,
-};
+use crate::{pipe::join::join, session::bridge::began, sys::stdio};
 
 /// How long the device may take to deliver what we have said last, where its service has said all before: it cuts what
 /// stands when the control socket ends.
@@ -31,7 +27,14 @@ pub(in crate::session::bridge) async fn on_stdio(
     let changes = next.keys.map(|keys| keys.changes(dialler.far.side));
     let (input, output, beginning) = began::watch(input, output, Greeting::Any);
     let joined = async {
-        let joined = join(input, output, remote, changes.unwrap_or_default(), &dialler.live.meter).await;
+        let joined = join(
+            input,
+            output,
+            remote,
+            changes.unwrap_or_default(),
+            &dialler.live.meter,
+        )
+        .await;
         if beginning.ended_last() {
             task::sleep(LAST_WORD).await;
         }
