@@ -352,7 +352,7 @@ mod tests {
         let ours = Heartbeat::ours(&"dev1".parse().unwrap(), vec!["localhost:22".into()]);
         let v = env!("CARGO_PKG_VERSION");
         let want = format!(
-            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true,"controlChannelHeartbeats":true,"twinKeys":true}},"allowedServices":["localhost:22"],"answers":true}}"#
+            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true,"controlChannelHeartbeats":true,"twinKeys":true}},"allowedServices":["localhost:22"],"answers":true,"records":true}}"#
         );
         assert_eq!(ours.print(), want);
         assert_eq!(Heartbeat::parse(&want).unwrap(), ours);

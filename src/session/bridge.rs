@@ -143,6 +143,7 @@ async fn told_to_leave<T>(live: &Live) -> Result<T, BridgeError> {
     Err(BridgeError::Gone)
 }
 
+/// Each kind of session in memory of its own: a future is as large as its largest part.
 async fn run_with(
     dialler: Dialler,
     local: LocalEnd,
@@ -152,18 +153,29 @@ async fn run_with(
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     match (local, many) {
-        (local, None) => one(dialler, local, timeout, greeting, ready).await,
+        (local, None) => Box::pin(one(dialler, local, timeout, greeting, ready)).await,
         (LocalEnd::Dial(service), Some(many)) => {
             let keys = dialler.far.keys.clone();
             let dialler = Arc::new(dialler);
             match &keys {
                 Some(TransportKeys::Records(keys)) => {
-                    streamed::device(dialler, keys, service, many, timeout, ready).await
+                    Box::pin(streamed::device(
+                        dialler, keys, service, many, timeout, ready,
+                    ))
+                    .await
                 }
                 Some(TransportKeys::Stream(keys)) => {
-                    many::device(dialler, Some(keys), service, many, timeout, ready).await
+                    Box::pin(many::device(
+                        dialler,
+                        Some(keys),
+                        service,
+                        many,
+                        timeout,
+                        ready,
+                    ))
+                    .await
                 }
-                None => many::device(dialler, None, service, many, timeout, ready).await,
+                None => Box::pin(many::device(dialler, None, service, many, timeout, ready)).await,
             }
         }
         (LocalEnd::Listen(mut visitors), Some(many)) => {
@@ -203,12 +215,20 @@ async fn client(
     let dialler = Arc::new(dialler);
     match &keys {
         Some(TransportKeys::Records(keys)) => {
-            streamed::client(dialler, keys, visitors, many, idle, ready).await
+            Box::pin(streamed::client(dialler, keys, visitors, many, idle, ready)).await
         }
         Some(TransportKeys::Stream(keys)) => {
-            many::client(dialler, Some(keys), visitors, many, idle, ready).await
+            Box::pin(many::client(
+                dialler,
+                Some(keys),
+                visitors,
+                many,
+                idle,
+                ready,
+            ))
+            .await
         }
-        None => many::client(dialler, None, visitors, many, idle, ready).await,
+        None => Box::pin(many::client(dialler, None, visitors, many, idle, ready)).await,
     }
 }
 
@@ -225,9 +245,13 @@ pub async fn run_on_stdio(
     let keys = far.keys.clone();
     let dialler = Dialler::new(far).watched_by(live);
     match &keys {
-        Some(TransportKeys::Records(keys)) => streamed::on_stdio(dialler, keys, many).await,
-        Some(TransportKeys::Stream(keys)) => many::on_stdio(dialler, Some(keys), many).await,
-        None => many::on_stdio(dialler, None, many).await,
+        Some(TransportKeys::Records(keys)) => {
+            Box::pin(streamed::on_stdio(dialler, keys, many)).await
+        }
+        Some(TransportKeys::Stream(keys)) => {
+            Box::pin(many::on_stdio(dialler, Some(keys), many)).await
+        }
+        None => Box::pin(many::on_stdio(dialler, None, many)).await,
     }
 }
 

@@ -453,7 +453,7 @@ fn only_peers_of_this_program_are_told_what_proves_sockets() {
         let mut daemon = heartbeat(true);
         daemon.core = core.into();
         let granted = offer.clone().granted(ports, Some(&daemon)).unwrap();
-        let mut keys = Some(ClientKeys::Rsa(Box::new(ephemeral.clone())));
+        let keys = Some(ClientKeys::Rsa(Box::new(ephemeral.clone())));
         let asked = granted.request(keys.as_ref(), &client).unwrap();
         assert_eq!(asked.text.contains("socketKey"), proves, "{nonce} {core}");
         let request = SshRequest::parse(&asked.text, client.public()).unwrap();
