@@ -47,7 +47,9 @@ use crate::{
 use explain::{RefusedRequest, refused, too_old, untrusted};
 pub use explain::{about, broken, broken_off};
 use talk::{Question, Talk};
-pub use wanted::{Details, LEAST_PATIENCE, MOST_PATIENCE, PATIENCE, Want, Whom, device_at};
+pub use wanted::{
+    Details, LEAST_PATIENCE, MOST_PATIENCE, PATIENCE, Requirement, Want, Whom, device_at,
+};
 
 mod explain;
 mod refusals;

@@ -98,6 +98,7 @@ const fn terms(generation: Generation, ac: bool, ad: bool, et: bool) -> Terms {
         admit_client: ac,
         admit_device: ad,
         encrypt: et,
+        authenticate: false,
         generation,
     }
 }

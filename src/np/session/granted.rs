@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     offer::Offer,
-    refused::{NO_ADMIT, NO_ADMIT_DEVICE, NO_ENCRYPT, SessionError},
+    refused::{NO_ADMIT, NO_ADMIT_DEVICE, NO_ENCRYPT, NO_REQUIRE, SessionError},
     terms::{Generation, Terms},
 };
 use crate::{
@@ -57,6 +57,10 @@ impl Offer {
         if terms.encrypt && !can.relay_encryption {
             let what = "encrypt what passes the rendezvous";
             return Err(self.lacks(&daemon, what, Some(NO_ENCRYPT)));
+        }
+        if terms.authenticate && !daemon.records {
+            let what = "authenticate what passes the rendezvous";
+            return Err(self.lacks(&daemon, what, Some(NO_REQUIRE)));
         }
         let nonces = ports.nonce.as_ref().map(|rendezvous| Nonces {
             client: self.nonce.clone(),

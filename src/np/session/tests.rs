@@ -5,15 +5,18 @@ use std::time::Duration;
 use super::*;
 use crate::np::{ports::PortsRequest, proof::SocketKey};
 use crate::{
-    at::AtSign,
-    np::far_end::FarEnd,
+    at::{AtSign, crypto::KeyPair},
     np::{
         Message,
+        agreement::Agreement,
+        envelope::{self, Envelope},
+        far_end::FarEnd,
         ids::SessionId,
         ping::{Features, Heartbeat},
         ports::Ports,
         request::{
-            self, AnswerError, ClientKeys, Encryption, RequestForm, SshRequest, TunnelRequest,
+            self, AnswerError, ClientKeys, DeviceKeys, Encryption, Parties, RequestForm,
+            SshRequest, TunnelRequest,
             tests::{SESSION, device_keys, vectors},
         },
     },
@@ -218,6 +221,7 @@ fn what_is_left_out_is_neither_asked_for_nor_needed() {
             admit_client: bits & 1 == 0,
             admit_device: bits & 2 == 0,
             encrypt: bits & 4 == 0,
+            authenticate: false,
             generation: Generation::V5,
         };
         let offer = offer_on(terms);
@@ -462,4 +466,168 @@ fn only_peers_of_this_program_are_told_what_proves_sockets() {
         let far = request.meeting.far_end(None, &v.key("@device_example"));
         assert_eq!(far.unwrap().socket_key, want);
     }
+}
+
+/// What a client and a device make of each other's texts, where both send records.
+struct Agreeing {
+    granted: Granted,
+    ours: Option<ClientKeys>,
+    client: KeyPair,
+    device: KeyPair,
+}
+
+impl Agreeing {
+    fn new() -> (Self, String) {
+        let v = vectors();
+        let (client, device) = (v.key("@client_example"), v.key("@device_example"));
+        let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+        let said = Heartbeat {
+            records: true,
+            ..heartbeat(true)
+        };
+        let granted = offer().granted(ports, Some(&said)).unwrap();
+        let ours = Some(ClientKeys::Shares(Box::new(Agreement::new().unwrap())));
+        let asked = granted.request(ours.as_ref(), &client).unwrap().text;
+        let this = Self {
+            granted,
+            ours,
+            client,
+            device,
+        };
+        (this, asked)
+    }
+
+    /// The device's answer to this text, and its keys.
+    fn device(&self, asked: &str) -> (String, Option<TransportKeys>) {
+        let request = SshRequest::parse(asked, self.client.public()).unwrap();
+        let meeting = &request.meeting;
+        let made = DeviceKeys::new(meeting.encryption.as_ref(), true).unwrap();
+        let (me, you) = (
+            "@device_example".parse().unwrap(),
+            "@client_example".parse().unwrap(),
+        );
+        let name = "my_device".parse().unwrap();
+        let answer = request::accept(&request, &made, None, &you, &name, &self.device).unwrap();
+        let parties = Parties {
+            client: (&you, self.client.public()),
+            device: (&me, self.device.public()),
+            name: &name,
+        };
+        (
+            answer.message.text.clone(),
+            made.transport(&parties, asked, &answer),
+        )
+    }
+
+    /// What the client makes of that answer.
+    fn client(mut self, asked: &str, answer: &str) -> Result<Ready, AnswerError> {
+        let texts = (asked, answer);
+        let key = self.device.public();
+        self.granted
+            .accepted(texts, key, &mut self.ours, &self.client)
+    }
+}
+
+#[test]
+fn both_ends_have_the_same_keys_of_records_and_those_of_another_session_differ() {
+    let keys = [(); 2].map(|()| {
+        let (both, asked) = Agreeing::new();
+        assert!(
+            asked.contains(r#""clientEphemeralPK":null"#),
+            "no RSA key is made: {asked}"
+        );
+        let (answer, device) = both.device(&asked);
+        let ready = both.client(&asked, &answer).unwrap();
+        assert!(matches!(device, Some(TransportKeys::Records(_))));
+        assert_eq!(ready.far.keys, device);
+        device
+    });
+    assert_ne!(keys[0], keys[1]);
+}
+
+/// Both texts stay within what carries them.
+#[test]
+fn what_both_ends_say_of_their_keys_has_the_size_that_the_table_says() {
+    let (both, asked) = Agreeing::new();
+    let (answer, _) = both.device(&asked);
+    let member = |text: &str| {
+        let from = text.find(r#""sessionShares":{"#).unwrap();
+        text[from..].find('}').unwrap() + 1
+    };
+    assert_eq!((member(&asked), member(&answer)), (1687, 1559));
+    assert!(
+        asked.len() < 4096 && answer.len() < 4096,
+        "{} {}",
+        asked.len(),
+        answer.len()
+    );
+}
+
+#[test]
+fn an_answer_whose_shares_are_left_out_or_another_sessions_makes_no_session() {
+    let swap = |answer: &str, other: &str, device: &KeyPair| {
+        let payload = Envelope::parse(answer).unwrap().unverified().to_owned();
+        let other = Envelope::parse(other).unwrap().unverified().to_owned();
+        let shares = |text: &str| {
+            let from = text.find(r#","sessionShares""#).unwrap();
+            text[from..text.len() - 1].to_owned()
+        };
+        let (ours, theirs) = (shares(&payload), shares(&other));
+        [
+            envelope::seal(&payload.replace(&ours, ""), device).unwrap(),
+            envelope::seal(&payload.replace(&ours, &theirs), device).unwrap(),
+        ]
+    };
+    let (both, asked) = Agreeing::new();
+    let (answer, keys) = both.device(&asked);
+    let (other, other_asked) = Agreeing::new();
+    let (foreign, _) = other.device(&other_asked);
+    let [without, exchanged] = swap(&answer, &foreign, &both.device);
+    assert_eq!(
+        both.client(&asked, &without).unwrap_err(),
+        AnswerError::Keys
+    );
+    // The signature is the device's own, so it is the keys that differ: no record opens.
+    let (both, asked) = Agreeing::new();
+    let (answer, keys_again) = both.device(&asked);
+    assert_ne!(keys, keys_again);
+    let [_, exchanged_again] = swap(&answer, &exchanged, &both.device);
+    let ready = both.client(&asked, &exchanged_again).unwrap();
+    assert_ne!(ready.far.keys, keys_again);
+}
+
+#[test]
+fn a_device_says_signed_that_it_would_have_taken_shares_and_who_requires_them_gets_no_less() {
+    let v = vectors();
+    let (client, device, ephemeral) = (
+        v.key("@client_example"),
+        v.key("@device_example"),
+        v.key("session"),
+    );
+    let ports = || Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+    // Its ping was changed on the way.
+    let granted = offer().granted(ports(), Some(&heartbeat(true))).unwrap();
+    let mut ours = Some(ClientKeys::Rsa(Box::new(ephemeral)));
+    let asked = granted.request(ours.as_ref(), &client).unwrap().text;
+    let request = SshRequest::parse(&asked, client.public()).unwrap();
+    let name = "my_device".parse().unwrap();
+    for takes_shares in [true, false] {
+        let made = DeviceKeys::new(request.meeting.encryption.as_ref(), takes_shares).unwrap();
+        let to = "@client_example".parse().unwrap();
+        let answer = request::accept(&request, &made, None, &to, &name, &device).unwrap();
+        let texts = (asked.as_str(), answer.message.text.as_str());
+        let ready = granted
+            .clone()
+            .accepted(texts, device.public(), &mut ours, &client);
+        assert_eq!(ready.unwrap().takes_shares, takes_shares);
+    }
+    let terms = Terms {
+        authenticate: true,
+        ..Terms::default()
+    };
+    let why = offer_on(terms)
+        .granted(ports(), Some(&heartbeat(true)))
+        .unwrap_err();
+    assert!(matches!(why, SessionError::Lacks { .. }), "{why}");
+    assert_eq!(why.without(), Some(super::refused::NO_REQUIRE));
 }

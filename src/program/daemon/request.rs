@@ -36,8 +36,8 @@ use crate::{
         ids::SessionId,
         permit::Permit,
         request::{
-            self, Accepted, DeviceKeys, Meeting, Parties, RequestError, RequestForm, SshRequest,
-            Stamp, TunnelRequest,
+            self, Accepted, DeviceKeys, Encryption, Meeting, Parties, RequestError, RequestForm,
+            SshRequest, Stamp, TunnelRequest,
         },
         reverse::ReverseRequest,
     },
@@ -278,6 +278,10 @@ impl Daemon {
         let unprotected = meeting.admission.is_none() || meeting.encryption.is_none();
         if self.options.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
+        }
+        let is_authentic = matches!(meeting.encryption, Some(Encryption::Records(_)));
+        if self.options.require.is_some() && !is_authentic {
+            return Err("this device only does sessions that both ends authenticate; a newer client does that by itself".to_owned());
         }
         let mut place = self.place(from, asked.tunnel().is_some())?;
         self.act_once(from, meeting.session, meeting.stamp.as_ref())
