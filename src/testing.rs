@@ -9,6 +9,7 @@ use async_std::{
     task::block_on,
 };
 use futures_lite::future::zip;
+use miniserde::json;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::{
@@ -56,6 +57,38 @@ pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     )
     .await;
     (dialled.unwrap(), accepted.unwrap().0)
+}
+
+/// The known answers of the data plane.
+pub(crate) struct Vectors(json::Value);
+
+impl Vectors {
+    pub(crate) fn of_data_plane() -> Self {
+        Self(json::from_str(include_str!("../tests/vectors/data-plane.json")).unwrap())
+    }
+
+    /// What stands at the end of this path; a number is a place in a list.
+    pub(crate) fn at(&self, path: &[&str]) -> &json::Value {
+        path.iter().fold(&self.0, |at, step| match at {
+            json::Value::Object(members) => &members[*step],
+            json::Value::Array(list) => &list[step.parse::<usize>().unwrap()],
+            other => panic!("{step} in {other:?}"),
+        })
+    }
+
+    pub(crate) fn text(&self, path: &[&str]) -> &str {
+        match self.at(path) {
+            json::Value::String(text) => text,
+            other => panic!("{path:?}: {other:?}"),
+        }
+    }
+
+    /// Bytes that stand there in hex.
+    pub(crate) fn bytes(&self, path: &[&str]) -> Vec<u8> {
+        let text = self.text(path);
+        let digits = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(digits).collect()
+    }
 }
 
 /// Keys of one direction.

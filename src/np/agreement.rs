@@ -280,6 +280,7 @@ impl fmt::Debug for Agreement {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::testing::Vectors;
 
     fn transcript() -> Transcript<'static> {
         Transcript {
@@ -351,6 +352,39 @@ mod tests {
         ] {
             assert_ne!(agreed.keys(Suite::Aes256Gcm, &other), same, "{other:?}");
         }
+    }
+
+    /// Each of these was computed by somebody else's code.
+    #[test]
+    fn the_known_shares_give_the_known_keys() {
+        let vectors = Vectors::of_data_plane();
+        let of = |member: &str| vectors.bytes(&["agreement", member]);
+        let fixed = |bytes: Vec<u8>| <[u8; 64]>::try_from(bytes).unwrap();
+        let key = DecapsulationKey768::from_seed(fixed(of("mlKemSeedHex")).into());
+        assert_eq!(
+            key.encapsulation_key().to_bytes().as_slice(),
+            of("mlKemKeyHex")
+        );
+        let ciphertext = <[u8; ML_KEM_CIPHERTEXT]>::try_from(of("mlKemCiphertextHex")).unwrap();
+        let secret = key.decapsulate(&ciphertext.into());
+        assert_eq!(secret.as_slice(), of("mlKemSecretHex"));
+
+        let of = |member: &str| vectors.bytes(&["keys", member]);
+        let text = |member: &str| vectors.text(&["keys", member]);
+        let hash = |member: &str| <[u8; 32]>::try_from(of(member)).unwrap();
+        let transcript = Transcript {
+            client: (text("client"), text("clientKey")),
+            device: (text("device"), text("deviceKey")),
+            name: text("name"),
+            request: &hash("requestHashHex"),
+            answer: &hash("answerHashHex"),
+        };
+        assert_eq!(transcript.hash(), hash("transcriptHex"));
+        let agreed = fixed(of("agreedHex"));
+        assert_eq!(agreed[..32], *secret.as_slice());
+        let keys = Agreed(Secret::new(agreed)).keys(Suite::Aes256Gcm, &transcript);
+        assert_eq!(*keys.to_device.reveal(), hash("toDeviceHex"));
+        assert_eq!(*keys.to_client.reveal(), hash("toClientHex"));
     }
 
     #[test]

@@ -427,6 +427,7 @@ impl fmt::Debug for Opener {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::testing::Vectors;
 
     fn pair() -> (Sealer, Opener) {
         let secret = || Secret::new([7; 32]);
@@ -461,6 +462,59 @@ mod tests {
                     "{cut}"
                 );
             }
+        }
+    }
+
+    /// Each of these was sealed by somebody else's code.
+    #[test]
+    fn the_known_records_open_and_are_what_we_seal() {
+        let (vectors, now) = (Vectors::of_data_plane(), Instant::now());
+        for at in ["0", "1"] {
+            let suite = Suite::named(vectors.text(&["records", at, "suite"])).unwrap();
+            let secret = vectors.bytes(&["records", at, "secretHex"]);
+            let secret = || Secret::new(<[u8; 32]>::try_from(&*secret).unwrap());
+            let record = |number| vectors.bytes(&["records", at, "recordsHex", number]);
+            let known: Vec<u8> = ["0", "1", "2", "3", "4"]
+                .into_iter()
+                .flat_map(record)
+                .collect();
+            let mut opener = Opener::new(suite, secret());
+            let mut bytes = known.clone();
+            let opened = opener.open(&mut bytes).unwrap();
+            assert_eq!(&bytes[..opened.content], b"firstsecond");
+            assert!(opener.has_ended());
+            let (mut sealer, mut ours) = (Sealer::new(suite, secret()), Vec::new());
+            sealer.seal(b"first", now, &mut ours);
+            sealer.seal(b"second", now + EPOCH_TIME, &mut ours);
+            sealer.end(now, &mut ours);
+            assert_eq!(ours, known);
+        }
+    }
+
+    /// What ring seals, another hand opens.
+    #[test]
+    fn records_of_any_length_are_aes_gcm_to_somebody_else() {
+        use aes_gcm::{
+            Aes256Gcm, KeyInit,
+            aead::{Aead, Payload},
+        };
+        let (mut sealer, _) = pair();
+        let key = expand(&[7; 32], KEY_LABEL);
+        let other = Aes256Gcm::new(&key.into());
+        for (number, length) in [0, 1, 15, 16, 17, 1000, MAX_CONTENT]
+            .into_iter()
+            .enumerate()
+        {
+            let (content, mut wire) = (vec![length as u8; length], Vec::new());
+            sealer.seal(&content, Instant::now(), &mut wire);
+            let (aad, sealed) = wire.split_at(LENGTH);
+            let mut nonce = [0; 12];
+            nonce[4..].copy_from_slice(&(number as u64).to_be_bytes());
+            let opened = other
+                .decrypt(&nonce.into(), Payload { msg: sealed, aad })
+                .unwrap();
+            let kind = if length == 0 { HELLO } else { DATA };
+            assert_eq!((opened[0], &opened[1..]), (kind, &content[..]));
         }
     }
 

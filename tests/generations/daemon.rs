@@ -226,7 +226,7 @@ fn every_part_of_the_protection_may_be_left_out() {
             exchange(&ready, &format!("{terms:?}"));
             assert_eq!(ready.ephemeral_key.is_some(), !terms.encrypt, "{terms:?}");
             let keys: &[&str] = match terms.encrypt {
-                true => &["aesKeyC2D", "ivC2D", "aesKeyD2C", "ivD2C"],
+                true => &["aesKeyC2D", "ivC2D", "aesKeyD2C", "ivD2C", "records"],
                 false => &["sessionAESKey", "sessionIV"],
             };
             let want = [&["status", "sessionId", "ephemeralPrivateKey"], keys].concat();

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// A session with a meeting point. Prints as what was agreed, for a log:
-/// `generation=5 login=both encryption=twin`.
+/// `generation=5 login=both encryption=records`.
 #[derive(Clone, Debug)]
 pub struct Granted {
     offer: Offer,
