@@ -18,7 +18,7 @@ use super::{
     cipher::Cipher,
     drive::{Pump, PumpError, TURNS, closed, give_way},
     pool::Pool,
-    record::{Opener, RecordError, Sealer},
+    record::{MAX_CONTENT, OVERHEAD, Opener, RecordError, Sealer},
 };
 
 /// Moves bytes from `from` to `to`, then closes `to`.
@@ -39,7 +39,7 @@ pub enum Change {
     #[default]
     None,
     /// Encrypted or decrypted in place.
-    Cipher(Cipher),
+    Cipher(Box<Cipher>),
     /// Made into records; `None` when the last of them is made.
     Seal(Option<Box<Sealer>>),
     /// Records are opened; with the beginning of one that is not all there.
@@ -95,7 +95,9 @@ fn plain(bytes: Vec<u8>) -> Phase {
 
 /// Says hello, where nothing has been said before.
 fn sealed(sealer: &mut Sealer, content: &[u8]) -> Phase {
-    let mut bytes = Vec::with_capacity(content.len() + content.len() / ROOM);
+    // Two more than there are pieces: HELLO, or the end of an epoch, and a piece that is not full.
+    let records = content.len() / MAX_CONTENT + 2;
+    let mut bytes = Vec::with_capacity(content.len() + records * OVERHEAD);
     sealer.seal(content, Instant::now(), &mut bytes);
     Phase::Write {
         at: 0,
@@ -255,8 +257,6 @@ pub(super) fn give_buffer(buffer: Vec<u8>) {
 
 /// One read. Large enough that the cipher runs at full speed.
 pub(super) const CHUNK: usize = 64 * 1024;
-/// One byte of so many is room for what records add, and more.
-const ROOM: usize = 64;
 /// Idle buffers per thread.
 const KEPT: usize = 4;
 

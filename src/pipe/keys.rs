@@ -45,8 +45,8 @@ impl SessionKeys {
     pub fn changes(&self, side: Side) -> Changes {
         let ciphers = self.ciphers(side);
         Changes {
-            outbound: Change::Cipher(ciphers.outbound),
-            inbound: Change::Cipher(ciphers.inbound),
+            outbound: Change::Cipher(Box::new(ciphers.outbound)),
+            inbound: Change::Cipher(Box::new(ciphers.inbound)),
         }
     }
 }

@@ -220,6 +220,7 @@ fn every_part_of_the_protection_may_be_left_out() {
                 admit_client: bits & 1 == 0,
                 admit_device: bits & 2 == 0,
                 encrypt: bits & 4 == 0,
+                authenticate: false,
                 generation: Generation::V5,
             };
             let (ready, answer) = alice.session(terms).await;

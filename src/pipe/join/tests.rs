@@ -326,7 +326,7 @@ proptest! {
         let source_up = Cut::new(up.clone(), in_up);
         let source_down = Cut::new(later.to_vec(), in_down);
         let mut pump_up = Copy::new(source_up, &mut up_arrived, Vec::new(), Change::None);
-        let mut pump_down = Copy::new(source_down, &mut down_arrived, early.to_vec(), Change::Cipher(cipher()));
+        let mut pump_down = Copy::new(source_down, &mut down_arrived, early.to_vec(), Change::Cipher(Box::new(cipher())));
         let carried = block_on(drive(HALF_CLOSED, &mut pump_up, &mut pump_down, None)).unwrap();
         prop_assert_eq!((carried.up, carried.down), (up.len() as u64, down.len() as u64));
         prop_assert!(up_arrived.closed && down_arrived.closed);

@@ -31,7 +31,7 @@ pub(super) struct State {
     /// Sealed; written up to `at`.
     pub(super) out: Vec<u8>,
     pub(super) at: usize,
-    /// [`Streams::write`] is at it; nobody else writes.
+    /// [`super::Streams::write`] is at it; nobody else writes.
     pub(super) writing: bool,
     pub(super) writer: Option<Waker>,
     pub(super) urgent: Vec<Waker>,
