@@ -37,6 +37,8 @@
 //! | inbox bytes | 128 MiB | sender 16 MiB | | the same | |
 //! | outbox | 20000 | 20000 | | the sender is refused | |
 //! | outbox bytes | 128 MiB | 128 MiB | | the same | |
+//! | sent | 5000 | 5000 | | the oldest: nobody hears what became of it | |
+//! | sent bytes | 16 MiB | 16 MiB | | the same | |
 //! | copies | 64 MiB | their owner 8 MiB | | the oldest of whoever has most | |
 //!
 //! Times: 30 s to log in (10 minutes after `enroll:request`), 10 minutes of silence for another atSign, a minute for a line
