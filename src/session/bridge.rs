@@ -221,6 +221,7 @@ async fn one(
             let _standing = live.stands();
             let joined = join(input, output, remote, dialler.ciphers(), &live.meter);
             let joined = joined.or(let_go(live, [&far]));
+            let joined = joined.or(async { Err(stdio::abandoned().await.into()) });
             let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;
             let broken = |failure: JoinFailure| BridgeError::Broken(failure.error);
             watch.unbegun().map_or(joined.map_err(broken), Err)
