@@ -183,7 +183,7 @@ impl PolicyService {
                 return self.send(&rpc::nack(from, id, &why), rpc::RPC_TTL).await;
             }
         };
-        if let Err(why) = self.remember_key_of(from).await {
+        if let Err(why) = self.check_key_of(from, &text).await {
             return ignored::refused(from, format_args!("rpc={id} reason={why:?}"));
         }
         if self.0.options.shared && !self.is_ours(id).await {
@@ -202,12 +202,18 @@ impl PolicyService {
         }
     }
 
-    /// Whoever tells another key than before for this daemon could read who may use it, and when.
-    async fn remember_key_of(&self, daemon: &AtSign) -> Result<(), String> {
+    /// Whoever tells another key than before for this daemon could read who may use it, and when. The key that has signed this
+    /// question is remembered; classic daemons sign none.
+    async fn check_key_of(&self, daemon: &AtSign, question: &str) -> Result<(), String> {
         let found = self.0.at.public_key(daemon).await;
         let key = found.map_err(|why| why.to_string())?;
         let key = key.ok_or_else(|| format!("{daemon} has no public key"))?;
-        let checked = self.0.pins.check(daemon, &key, FirstSight::Remember).await;
+        let first = if rpc::is_signed(question, &key) {
+            FirstSight::Remember
+        } else {
+            FirstSight::Pass
+        };
+        let checked = self.0.pins.check(daemon, &key, first).await;
         checked.map_err(|changed| format!("{changed} ({})", changed.hint()))
     }
 
