@@ -299,6 +299,7 @@ async fn one(
             let changes = dialler.changes().unwrap_or_default();
             let joined = join(input, output, remote, changes, &live.meter);
             let joined = joined.or(let_go(live, [&far]));
+            let joined = joined.or(async { Err(stdio::abandoned().await.into()) });
             let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;
             let broken = |failure: JoinFailure| BridgeError::Broken(failure.error);
             watch.unbegun().map_or(joined.map_err(broken), Err)

@@ -111,12 +111,15 @@ impl Questions {
     /// A device behind a line that stalls is as silent as one behind a rendezvous that carries nothing, so that the session
     /// waits as long as it does for any stall.
     pub const USUAL: Self = Self {
-        every: Duration::from_secs(25),
-        tell: Duration::from_secs(60),
+        every: Duration::from_secs(20),
+        tell: Duration::from_secs(35),
         give_up: Duration::from_secs(300),
         moves_on: false,
     };
 }
+
+// Whoever talks to nobody is told within a minute, also when the last answer came just before.
+const _: () = assert!(Questions::USUAL.every.as_secs() + Questions::USUAL.tell.as_secs() < 60);
 
 /// The client's end. `ready` is called when the control socket stands.
 ///

@@ -40,6 +40,8 @@ pub(in crate::session::bridge) async fn on_stdio(
         }
         joined.map_err(|failure| BridgeError::Broken(failure.error))
     };
+    let abandoned = async { Err(BridgeError::Broken(stdio::abandoned().await)) };
+    let joined = joined.or(abandoned);
     let carried = joined.or(async { Err(control.lost().await) }).await?;
     beginning.unbegun().map_or(Ok(carried), Err)
 }
