@@ -249,9 +249,9 @@ impl ClientHabits {
             control_heartbeats: said.control_heartbeats && known.control_heartbeats,
             twin_keys: said.twin_keys && known.twin_keys,
         };
-        daemon.records = false;
         // Older than every generation that can be held to.
         if !known.twin_keys {
+            daemon.records = false;
             daemon.run = None;
         }
         daemon
