@@ -170,15 +170,21 @@ fn owners_in_tables(connections: &[(SocketAddr, SocketAddr)]) -> Vec<Option<u32>
     seen.into_iter().map(Option::flatten).collect()
 }
 
-/// The users who listen on this port of `127.0.0.1` and of `::1`, where the system keeps such tables.
+/// The users who listen on this port of `127.0.0.1` and of `::1`, where the system says so.
 pub fn listeners_of_localhost(port: u16) -> [Option<u32>; 2] {
-    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let own: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    let name = |at, family: usize| {
-        let nobody = SocketAddr::new(any[family], 0);
-        name_of(SocketAddr::new(at, port), nobody)
-    };
-    let names = [0, 1].map(|family| [name(any[family], family), name(own[family], family)]);
+    let own = own.map(|ip| SocketAddr::new(ip, port));
+    match Kernel::open() {
+        Some(mut kernel) => own.map(|at| kernel.listener(at)),
+        None => listeners_in_tables(own),
+    }
+}
+
+fn listeners_in_tables(own: [SocketAddr; 2]) -> [Option<u32>; 2] {
+    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let name = |at: SocketAddr, family: usize| name_of(at, SocketAddr::new(any[family], 0));
+    let all = |family: usize| SocketAddr::new(any[family], own[family].port());
+    let names = [0, 1].map(|family| [name(all(family), family), name(own[family], family)]);
     // Whoever listens at the address itself gets what comes there.
     let mut found = [[None; 2]; 2];
     each_course(|seen, course| {
@@ -248,6 +254,24 @@ mod tests {
         );
         drop(listener);
         assert!(!listening_ports(std::process::id()).unwrap().contains(&port));
+    }
+
+    #[test]
+    fn who_listens_at_localhost_is_asked_for_and_read_with_the_same_answer() {
+        let me = Some(rustix::process::geteuid().as_raw());
+        for (bound, mine) in [("127.0.0.1:0", 0), ("0.0.0.0:0", 0), ("[::1]:0", 1)] {
+            let Ok(listener) = TcpListener::bind(bound) else {
+                continue; // no IPv6 here
+            };
+            let port = listener.local_addr().unwrap().port();
+            let own = ["127.0.0.1", "::1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+            assert_eq!(listeners_in_tables(own)[mine], me, "{bound}");
+            if let Some(mut kernel) = Kernel::open() {
+                assert_eq!(kernel.listener(own[mine]), me, "{bound}");
+                drop(listener);
+                assert_eq!(kernel.listener(own[mine]), None, "{bound}");
+            }
+        }
     }
 
     #[test]

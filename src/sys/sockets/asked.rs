@@ -9,7 +9,7 @@
 //! that keeps it away, leave the tables.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::OnceLock,
     time::Duration,
@@ -98,6 +98,14 @@ impl Kernel {
         }
     }
 
+    /// Who listens where a connection to this address would come, whether at the address itself or at all.
+    pub fn listener(&mut self, at: SocketAddr) -> Option<u32> {
+        let nobody = SocketAddr::new(unspecified(at.ip()), 0);
+        let (kind, said) = self.ask(REQUEST, &question(at, nobody, u32::MAX))?;
+        let listens = kind == BY_FAMILY && said.get(1) == Some(&LISTENS);
+        word(&said, 64).filter(|_| listens)
+    }
+
     /// The kind of the answer, and what is behind its header.
     fn ask(&mut self, flags: u16, question: &[u8]) -> Option<(u16, Vec<u8>)> {
         self.number = self.number.wrapping_add(1);
@@ -125,6 +133,14 @@ impl Kernel {
                 return Some((half(answer, 4)?, said.to_vec()));
             }
         }
+    }
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    if like.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
     }
 }
 
