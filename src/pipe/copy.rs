@@ -95,9 +95,7 @@ fn plain(bytes: Vec<u8>) -> Phase {
 
 /// Says hello, where nothing has been said before.
 fn sealed(sealer: &mut Sealer, content: &[u8]) -> Phase {
-    // Two more than there are pieces: HELLO, or the end of an epoch, and a piece that is not full.
-    let records = content.len() / MAX_CONTENT + 2;
-    let mut bytes = Vec::with_capacity(content.len() + records * OVERHEAD);
+    let mut bytes = take_sealed();
     sealer.seal(content, Instant::now(), &mut bytes);
     Phase::Write {
         at: 0,
@@ -209,7 +207,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
                     }
                     if at == end {
                         self.given += *count as u64;
-                        give_buffer(std::mem::take(bytes));
+                        match self.change {
+                            Change::Seal(_) => give_sealed(std::mem::take(bytes)),
+                            _ => give_buffer(std::mem::take(bytes)),
+                        }
                         self.phase = match self.change {
                             Change::Seal(None) => Phase::Close,
                             _ => Phase::Read,
@@ -241,6 +242,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
 
 thread_local! {
     static BUFFERS: Pool<Vec<u8>> = const { Pool::new(KEPT) };
+    static SEALED: Pool<Vec<u8>> = const { Pool::new(KEPT) };
 }
 
 pub(super) fn take_buffer() -> Vec<u8> {
@@ -253,6 +255,23 @@ pub(super) fn give_buffer(buffer: Vec<u8>) {
     if buffer.len() == CHUNK {
         BUFFERS.with(|idle| idle.give(buffer));
     }
+}
+
+/// Empty, with room for what one read becomes when it is sealed.
+pub(super) fn take_sealed() -> Vec<u8> {
+    let records = CHUNK / MAX_CONTENT + 2;
+    let room = CHUNK + records * OVERHEAD;
+    SEALED
+        .with(Pool::take)
+        .unwrap_or_else(|| Vec::with_capacity(room))
+}
+
+pub(super) fn give_sealed(mut buffer: Vec<u8>) {
+    if buffer.capacity() > 2 * CHUNK {
+        return;
+    }
+    buffer.clear();
+    SEALED.with(|idle| idle.give(buffer));
 }
 
 /// One read. Large enough that the cipher runs at full speed.

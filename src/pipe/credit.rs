@@ -6,7 +6,8 @@
 //!                   └── CREDIT, when half of it is eaten ◀───┘
 //! ```
 //! A window begins at [`FIRST_CREDIT`] and doubles where half of it is eaten within two round trips, for then it is what
-//! the stream waits for. All windows of a session grow out of one budget ([`BUDGET`]), each to no more than half of what it
+//! the stream waits for; not where the round trip has become twice as long as the way itself, for then the line is full, and
+//! whoever has little to say would wait behind what is in it. All windows of a session grow out of one budget ([`BUDGET`]), each to no more than half of what it
 //! has and what is left: so readers that stand still hold some of it and never all, and the others go on.
 
 use std::time::{Duration, Instant};
@@ -16,15 +17,27 @@ use super::frame::{BadFrame, FIRST_CREDIT, MAX_CREDIT};
 /// What the windows of one session have grown by, together, in bytes: with it what may be held for local programs that take
 /// nothing.
 pub const BUDGET: u32 = 1024 * 1024;
-/// Assumed before one has been measured.
-const ROUND_TRIP: Duration = Duration::from_millis(1);
+/// A window grows no larger before the round trip has been measured.
+const UNMEASURED: u32 = 64 * 1024;
+/// Between two measurements while bytes come.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Shorter round trips are the machine's own haste.
+const SHORTEST: Duration = Duration::from_micros(200);
 
-/// What is left for windows to grow.
+/// What is left for windows to grow, and whether it is any use.
 #[derive(Clone, Copy, Debug)]
 pub struct Growth {
     left: u32,
-    /// The shortest that was seen lately; what waits in line makes it longer, and is not to count.
-    round_trip: Option<Duration>,
+    round_trip: Option<RoundTrip>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RoundTrip {
+    /// The shortest that was seen lately: the way itself.
+    shortest: Duration,
+    /// The latest: with what waits in line there.
+    latest: Duration,
+    at: Instant,
 }
 
 impl Growth {
@@ -34,10 +47,35 @@ impl Growth {
         self.left
     }
 
+    /// Whether the round trip is to be measured again.
+    pub fn is_stale(&self, now: Instant) -> bool {
+        let round_trip = self.round_trip.as_ref();
+        round_trip.is_none_or(|known| now.duration_since(known.at) >= MEASURE_EVERY)
+    }
+
     /// A question was answered after so long.
-    pub fn measured(&mut self, round_trip: Duration) {
-        let longest = self.round_trip.map_or(round_trip, |before| 2 * before);
-        self.round_trip = Some(round_trip.min(longest));
+    pub fn measured(&mut self, round_trip: Duration, now: Instant) {
+        // A way that has become longer is believed by and by.
+        let before = self
+            .round_trip
+            .map(|known| known.shortest + known.shortest / 8);
+        self.round_trip = Some(RoundTrip {
+            shortest: before.map_or(round_trip, |before| before.min(round_trip)),
+            latest: round_trip,
+            at: now,
+        });
+    }
+
+    /// Whether a stream that has used up half of its window so fast waits for credit. Not when the line is full already:
+    /// then a larger window makes a longer queue, and nothing faster.
+    fn helps(&self, size: u32, half_took: Duration) -> bool {
+        match self.round_trip {
+            None => size < UNMEASURED,
+            Some(known) => {
+                let latest = known.latest.max(SHORTEST);
+                half_took < 2 * latest && latest <= 2 * known.shortest.max(SHORTEST)
+            }
+        }
     }
 }
 
@@ -123,8 +161,7 @@ impl Window {
         if self.eaten < self.size / 2 {
             return None;
         }
-        let is_waited_for =
-            now.duration_since(self.credited) < 2 * growth.round_trip.unwrap_or(ROUND_TRIP);
+        let is_waited_for = growth.helps(self.size, now.duration_since(self.credited));
         let share = (self.size + growth.left) / 2;
         let more = if is_waited_for {
             self.size.min(share.saturating_sub(self.size))
@@ -150,32 +187,70 @@ impl Window {
 mod tests {
     use super::*;
 
+    const WAY: Duration = Duration::from_millis(40);
+
+    /// One whose way is known, and nothing waits in line there.
+    fn measured(now: Instant) -> Growth {
+        let mut growth = Growth::default();
+        growth.measured(WAY, now);
+        growth
+    }
+
+    fn eat_all(window: &mut Window, now: Instant, growth: &mut Growth) -> Option<u32> {
+        let bytes = window.open as usize;
+        window.come(bytes).unwrap();
+        window.eat(bytes, now, growth)
+    }
+
     #[test]
     fn a_window_grows_while_it_is_waited_for_and_gives_all_back() {
-        let (now, mut growth) = (Instant::now(), Growth::default());
-        let mut window = Window::new(now);
-        for _ in 0..20 {
-            let bytes = window.open as usize;
-            window.come(bytes).unwrap();
-            assert!(window.eat(bytes, now, &mut growth).is_some());
+        let now = Instant::now();
+        let (mut window, mut growth) = (Window::new(now), measured(now));
+        for turn in 0..20 {
+            assert!(eat_all(&mut window, now + turn * WAY, &mut growth).is_some());
         }
         assert_eq!(window.size, (BUDGET + FIRST_CREDIT) / 2);
         let grown = window.size;
-        let later = now + Duration::from_secs(1);
-        window.come(window.open as usize).unwrap();
-        assert_eq!(window.eat(grown as usize, later, &mut growth), Some(grown));
-        assert_eq!(
-            (window.size, window.open),
-            (grown, grown),
-            "nobody waited for it"
-        );
+        let later = now + 100 * WAY;
+        assert_eq!(eat_all(&mut window, later, &mut growth), Some(grown));
+        assert_eq!(window.size, grown, "nobody waited for it");
         window.give_back(&mut growth);
         assert_eq!(growth.left, BUDGET);
     }
 
     #[test]
-    fn readers_that_stand_still_never_hold_all_of_it() {
+    fn a_window_does_not_grow_into_a_line_that_is_full() {
+        let now = Instant::now();
+        let (mut window, mut growth) = (Window::new(now), measured(now));
+        growth.measured(3 * WAY, now);
+        assert_eq!(eat_all(&mut window, now, &mut growth), Some(FIRST_CREDIT));
+        // A longer way is believed by and by.
+        for _ in 0..20 {
+            growth.measured(3 * WAY, now);
+        }
+        assert_eq!(
+            eat_all(&mut window, now, &mut growth),
+            Some(2 * FIRST_CREDIT)
+        );
+    }
+
+    #[test]
+    fn before_the_way_is_known_a_window_grows_a_little() {
         let (now, mut growth) = (Instant::now(), Growth::default());
+        let mut window = Window::new(now);
+        assert!(growth.is_stale(now));
+        for _ in 0..20 {
+            eat_all(&mut window, now, &mut growth);
+        }
+        assert_eq!(window.size, UNMEASURED);
+        growth.measured(WAY, now);
+        assert!(!growth.is_stale(now) && growth.is_stale(now + MEASURE_EVERY));
+    }
+
+    #[test]
+    fn readers_that_stand_still_never_hold_all_of_it() {
+        let now = Instant::now();
+        let mut growth = measured(now);
         for _ in 0..5 {
             let mut window = Window::new(now);
             for _ in 0..20 {

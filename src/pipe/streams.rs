@@ -128,13 +128,7 @@ impl Streams {
 
     /// Asks the other end for a sign of life, unless it owes one.
     pub fn ping(&self) {
-        self.say(|state, now| {
-            if state.ping.is_none() {
-                let number = state.latest;
-                state.ping = Some((number, now));
-                state.owed.ping = Some(number);
-            }
-        });
+        self.say(State::ask);
     }
 
     /// Ends a stream that was never carried.

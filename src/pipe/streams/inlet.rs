@@ -186,7 +186,7 @@ impl Streams {
             Frame::Ping(number) => state.owed.pong = Some(number),
             Frame::Pong(number) => {
                 if let Some((_, asked)) = state.ping.take_if(|(asked, _)| *asked == number) {
-                    state.growth.measured(now.duration_since(asked));
+                    state.growth.measured(now.duration_since(asked), now);
                 }
             }
         }

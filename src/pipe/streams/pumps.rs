@@ -11,7 +11,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::{BATCH, Streams, state::FULL};
 use crate::pipe::{
-    copy::{give_buffer, take_buffer},
+    copy::{give_buffer, take_buffer, take_sealed},
     drive::{Pump, PumpError, TURNS, closed, give_way},
     frame::{Frame, MAX_DATA},
 };
@@ -111,6 +111,10 @@ impl<R: AsyncRead + Unpin> Outgoing<'_, R> {
         let Some(sealer) = &mut state.sealer else {
             return Poll::Ready(Err(PumpError::Write(session_over())));
         };
+        if state.out.capacity() < got {
+            let before = std::mem::replace(&mut state.out, take_sealed());
+            state.out.extend_from_slice(&before);
+        }
         for piece in bytes[..got].chunks(MAX_DATA) {
             sealer.seal_one(
                 &Frame::Data(self.id, piece).header(),

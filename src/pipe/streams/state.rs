@@ -13,6 +13,7 @@ use futures_lite::AsyncWrite;
 
 use super::BATCH;
 use crate::pipe::{
+    copy::give_sealed,
     credit::{Credit, Growth, Window},
     frame::{Frame, Reason},
     record::Sealer,
@@ -203,6 +204,17 @@ impl State {
                 self.owed.credits.push(id);
             }
             stream.owed += credit;
+            if self.growth.is_stale(now) {
+                self.ask(now);
+            }
+        }
+    }
+
+    /// Asks for a sign of life, unless one is due.
+    pub(super) fn ask(&mut self, now: Instant) {
+        if self.ping.is_none() {
+            self.ping = Some((self.latest, now));
+            self.owed.ping = Some(self.latest);
         }
     }
 
@@ -264,10 +276,10 @@ impl State {
             }
             self.at += wrote;
         }
-        self.out.clear();
         if self.out.capacity() > LITTLE {
-            self.out = Vec::new();
+            give_sealed(std::mem::take(&mut self.out));
         }
+        self.out.clear();
         self.at = 0;
         Poll::Ready(Ok(()))
     }
