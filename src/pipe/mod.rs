@@ -11,3 +11,4 @@ mod drive;
 mod half;
 mod pool;
 mod relay;
+mod strip;
