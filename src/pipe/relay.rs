@@ -318,4 +318,19 @@ mod tests {
         assert_eq!(all, "early, in the pipe, behind it");
         assert_eq!(relay.given(), 29);
     }
+
+    /// It was copied to the end, at nearly twice the cost.
+    #[test]
+    fn behind_a_text_that_is_left_out_bytes_go_through_the_kernel() {
+        let ((mut source, from), (mut sink, to)) = (pair(), pair());
+        let mut relay = Relay::without("the-id", &from, &to);
+        source.write_all(b"the-id\nall of it").unwrap();
+        source.shutdown(Shutdown::Write).unwrap();
+        block_on(poll_fn(|cx| relay.poll(cx))).unwrap();
+        assert!(matches!(relay, Relay::Splice(_)));
+        assert_eq!(relay.given(), 9);
+        let mut all = String::new();
+        sink.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "all of it");
+    }
 }

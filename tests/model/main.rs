@@ -22,7 +22,19 @@ const QUESTION: &str = "confidentiality? question";
 const REPLY: &str = "confidentiality? reply";
 const FROM_DEVICE: &str = "authentication? Device -> Client: down";
 
-const CASES: [Case; 9] = [
+/// The answer says nothing of what the device can do.
+const UNREPEATED: &[(&str, &str)] = &[
+    (
+        "SIGN(sk_device, CONCAT(sid, asked, can))",
+        "SIGN(sk_device, CONCAT(sid, asked))",
+    ),
+    (
+        "SIGNVERIF(pk_device, CONCAT(sid, asked, can), answer_sig)",
+        "SIGNVERIF(pk_device, CONCAT(sid, asked), answer_sig)",
+    ),
+];
+
+const CASES: [Case; 11] = [
     Case {
         name: "the handshake",
         model: HANDSHAKE,
@@ -92,9 +104,25 @@ const CASES: [Case; 9] = [
         attacked: &[],
     },
     Case {
-        name: "fault: what a device offers is not remembered",
+        name: "no downgrade of a device that is met for the first time",
         model: DOWNGRADE,
         changes: &[("_ = ASSERT(can, remembered)?", "")],
+        attacked: &[],
+    },
+    Case {
+        name: "no downgrade of a known device whose answer repeats nothing",
+        model: DOWNGRADE,
+        changes: UNREPEATED,
+        attacked: &[],
+    },
+    Case {
+        name: "fault: what a device offers is not remembered, and not repeated",
+        model: DOWNGRADE,
+        changes: &[
+            UNREPEATED[0],
+            UNREPEATED[1],
+            ("_ = ASSERT(can, remembered)?", ""),
+        ],
         attacked: &["equivalence? taken, offered"],
     },
 ];
