@@ -151,7 +151,7 @@ pub fn ping(connect: &Connect<'_>, time: Duration) -> io::Result<Vec<f64>> {
     socket.write_all(b"P")?;
     let (mut message, mut times) = ([5; MESSAGE], Vec::new());
     let mut began = Instant::now();
-    while times.len() < WARM || began.elapsed() < time {
+    while times.len() <= WARM || began.elapsed() < time {
         if times.len() == WARM {
             began = Instant::now();
         }

@@ -1,10 +1,10 @@
 //! What bytes, messages and connections cost on the way through a rendezvous, and through other people's programs in the same
-//! run: `cargo bench --bench relay [-- ROUNDS]`.
+//! run: `cargo bench --bench relay [-- [ROUNDS] [ROW …]]`; rows by the beginning of their names.
 //!
 //! | row | what |
 //! | --- | --- |
 //! | raw | straight to the service, on loopback |
-//! | rendezvous, logins / open | the rendezvous alone, its two ends played here: both log in, or the ports are open to anybody |
+//! | rendezvous, logins / open | the rendezvous alone, its two ends played here: both log in, or one port is open to anybody |
 //! | tunnel, … | the whole path: client, rendezvous, daemon; named after what the client says of it |
 //! | socat, haproxy | one hop, nothing encrypted |
 //! | rathole, bore | two hops, nothing encrypted; rathole + Noise: the same, encrypted |
@@ -50,7 +50,11 @@ fn main() {
     let rounds = words.iter().find_map(|word| word.parse().ok());
     raise_descriptor_limit();
     install_peers();
-    task::block_on(run(rounds.unwrap_or(ROUNDS)));
+    let rows: Vec<String> = words
+        .into_iter()
+        .filter(|word| word.starts_with(char::is_alphabetic))
+        .collect();
+    task::block_on(run(rounds.unwrap_or(ROUNDS), &rows));
 }
 
 /// Says on stderr what could not be had.
@@ -62,7 +66,7 @@ fn install_peers() {
     }
 }
 
-async fn run(rounds: usize) {
+async fn run(rounds: usize, rows: &[String]) {
     let world = World::start().await;
     let service = Service::start();
     let ours = ours::Ours::start(&world, service.port);
@@ -79,6 +83,8 @@ async fn run(rounds: usize) {
             Err(why) => println!("{name}: not measured: {why}"),
         }
     }
+    let wanted = |name: &str| rows.is_empty() || rows.iter().any(|row| name.starts_with(row));
+    measured.retain(|one| wanted(&one.path.name));
     println!("load before: {}", load_average());
     for round in 1..=rounds {
         for one in &mut measured {

@@ -68,9 +68,14 @@ impl Ours {
             parts: Vec::new(),
             _held: Box::new(()),
         }];
+        // Where neither end logs in, a session has one connection.
+        let open = Logins {
+            client: false,
+            daemon: true,
+        };
         for (name, logins) in [
             ("rendezvous, logins", Logins::BOTH),
-            ("rendezvous, open", Logins::NONE),
+            ("rendezvous, open", open),
         ] {
             all.push(self.alone(name, &mut asker, logins).await);
         }
@@ -88,16 +93,14 @@ impl Ours {
     /// Both ends of the rendezvous are played here.
     async fn alone(&self, name: &str, asker: &mut Asker, logins: Logins) -> Path {
         let granted = asker.ask(logins).await;
-        let (next, logs_in) = (AtomicU64::new(0), logins != Logins::NONE);
+        let next = AtomicU64::new(0);
         let pair = move || {
-            let number = next.fetch_add(1, Relaxed);
-            if logs_in {
-                (granted.client(Some(number)), granted.daemon(Some(number)))
-            } else {
-                // The service's end first: it is the oldest with the oldest.
-                let far = said(granted.ports.daemon, "");
-                (said(granted.ports.client, ""), far)
+            if !logins.client {
+                // By nobody's number: the oldest with the oldest.
+                return (said(granted.ports.client, ""), granted.daemon(None));
             }
+            let number = Some(next.fetch_add(1, Relaxed));
+            (granted.client(number), granted.daemon(number))
         };
         let (near, far) = pair();
         Path {

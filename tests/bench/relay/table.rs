@@ -16,6 +16,7 @@ pub fn print(all: &[Measured]) {
 }
 
 fn throughput(all: &[Measured]) {
+    let raw = find(all, "raw");
     println!("\nGB/s (of raw), and CPU s/GB of the path's processes");
     let names = BULK.map(|(name, ..)| format!("{name:>14}")).concat();
     println!(
@@ -26,9 +27,8 @@ fn throughput(all: &[Measured]) {
     for one in all {
         let rate = BULK.map(|(name, ..)| {
             let figure = Figure::Bulk(name);
-            let (own, raw) = (one.median(figure), all[0].median(figure));
-            let share = own.zip(raw).map_or(0.0, |(own, raw)| own / raw);
-            format!("{:>7} ({share:.2})", text(own, 2))
+            let (own, raw) = (one.median(figure), raw.and_then(|raw| raw.median(figure)));
+            format!("{:>7} ({})", text(own, 2), text(ratio(own, raw), 2))
         });
         let cpu =
             BULK.map(|(name, ..)| format!("{:>7}", text(one.median(Figure::BulkCpu(name)), 2)));
@@ -99,15 +99,14 @@ fn splits(all: &[Measured]) {
 
 /// What is asked for, beside what came.
 fn ratios(all: &[Measured]) {
-    let find = |name: &str| all.iter().find(|one| one.path.name == name);
-    let figure = |name: &str, figure| find(name).and_then(|one| one.median(figure));
+    let figure = |name: &str, figure| find(all, name).and_then(|one| one.median(figure));
     println!("\nratios");
     for name in ["rendezvous, logins", "rendezvous, open"] {
         let cpu = figure(name, Figure::BulkCpu("up 1"));
         println!("{name}: {} CPU s/GB (asked: 0.30)", text(cpu, 2));
     }
     for name in ["tunnel, authenticated", "tunnel, classic", "tunnel, plain"] {
-        if find(name).is_none() {
+        if find(all, name).is_none() {
             println!("{name}: not in this run");
             continue;
         }
@@ -129,6 +128,10 @@ fn ratios(all: &[Measured]) {
             text(ratio(beside.0, beside.1), 1),
         );
     }
+}
+
+fn find<'a>(all: &'a [Measured], name: &str) -> Option<&'a Measured> {
+    all.iter().find(|one| one.path.name == name)
 }
 
 fn ratio(one: Option<f64>, other: Option<f64>) -> Option<f64> {
