@@ -9,7 +9,6 @@
 //! | [`tunnel_ssh`] | the words of the ssh that carries, for both of these; and the file with the key it logs in with |
 //! | [`mod@keyring`] | the device's temporary keys for sessions that only ssh encrypts |
 //! | `temporary` | the line that lets such a key in, here and on the device |
-//! | [`strip`] | what old programs put in front of their stream |
 //!
 //! Used by [`session`](crate::session) and [`program`](crate::program); uses neither. What the messages of each generation
 //! look like stays with the messages, in [`np`](crate::np).
@@ -64,7 +63,6 @@ pub mod generation;
 pub mod habits;
 pub mod keyring;
 pub mod reverse;
-pub mod strip;
 mod temporary;
 pub mod tunnel_ssh;
 pub mod two_sshs;

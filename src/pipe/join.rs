@@ -12,11 +12,7 @@ use async_io::Async;
 use async_std::net::TcpStream;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt, future};
 
-use super::{
-    copy::{Change, Copy},
-    drive::drive,
-    relay::Relay,
-};
+use super::{copy::Copy, drive::drive, relay::Relay};
 
 pub use super::relay::Socket;
 
@@ -39,7 +35,33 @@ pub async fn splice(
     early_b: Vec<u8>,
 ) -> io::Result<Carried> {
     let (a, b) = (raw(a)?, raw(b)?);
-    splice_until(&a, early_a, &b, early_b, HALF_CLOSED, future::pending()).await
+    let leg = |socket, early| Leg {
+        socket,
+        early,
+        without: None,
+    };
+    let (a, b) = (leg(&a, early_a), leg(&b, early_b));
+    splice_until(a, b, HALF_CLOSED, future::pending()).await
+}
+
+/// One of two sockets to be joined.
+#[derive(Debug)]
+pub struct Leg<'a> {
+    /// The socket.
+    pub socket: &'a Socket,
+    /// What came in behind its first line.
+    pub early: Vec<u8>,
+    /// Where nothing has come in: what is left out, with one line end behind it, if its bytes begin so.
+    pub without: Option<String>,
+}
+
+impl<'a> Leg<'a> {
+    fn to(self, other: &'a Socket) -> Relay<'a> {
+        match self.without {
+            Some(text) if self.early.is_empty() => Relay::without(&text, self.socket, other),
+            _ => Relay::new(self.socket, other, self.early),
+        }
+    }
 }
 
 /// The same; the end after so long in silence with one direction closed, and cut when `stop` says why.
@@ -47,18 +69,17 @@ pub async fn splice(
 /// # Errors
 /// As [`splice`], and what `stop` says.
 pub async fn splice_until(
-    a: &Socket,
-    early_a: Vec<u8>,
-    b: &Socket,
-    early_b: Vec<u8>,
+    a: Leg<'_>,
+    b: Leg<'_>,
     half_closed: Duration,
     stop: impl Future<Output = io::Error>,
 ) -> io::Result<Carried> {
-    let (mut up, mut down) = (Relay::new(a, b, early_a), Relay::new(b, a, early_b));
+    let (a_socket, b_socket) = (a.socket, b.socket);
+    let (mut up, mut down) = (a.to(b_socket), b.to(a_socket));
     let outcome = drive(half_closed, &mut up, &mut down, None)
         .or(cut(stop))
         .await;
-    Ok(close(outcome, &[a, b])?)
+    Ok(close(outcome, &[a_socket, b_socket])?)
 }
 
 /// [`splice`] of two sockets that nobody has read from; what passes is counted while it does.
@@ -77,38 +98,6 @@ async fn cut(stop: impl Future<Output = io::Error>) -> Result<Carried, JoinFailu
         at: None,
         abrupt: true,
     })
-}
-
-/// One of two sockets to be joined.
-#[derive(Debug)]
-pub struct Leg<R> {
-    /// The socket.
-    pub socket: TcpStream,
-    /// What came behind its first line.
-    pub early: Vec<u8>,
-    /// Gives what comes from it after that, as far as the other one is to see it.
-    pub rest: R,
-}
-
-/// [`splice_until`] for sockets of which the other one is not to see everything. Through a buffer.
-///
-/// # Errors
-/// As [`splice_until`].
-pub async fn join_legs<R>(
-    a: Leg<R>,
-    b: Leg<R>,
-    half_closed: Duration,
-    stop: impl Future<Output = io::Error>,
-) -> io::Result<Carried>
-where
-    R: AsyncRead + Unpin + Send,
-{
-    let mut up = Copy::new(a.rest, HalfClose(&b.socket), a.early, Change::None);
-    let mut down = Copy::new(b.rest, HalfClose(&a.socket), b.early, Change::None);
-    let outcome = drive(half_closed, &mut up, &mut down, None)
-        .or(cut(stop))
-        .await;
-    Ok(close(outcome, &[&a.socket, &b.socket])?)
 }
 
 /// Joins a local stream (reader and writer) with a remote socket, with a change for each direction.

@@ -17,3 +17,4 @@ mod drive;
 mod half;
 mod pool;
 mod relay;
+mod strip;

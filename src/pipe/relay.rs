@@ -5,6 +5,8 @@
 //!                                                      goes back to the pool: a waiting session has none
 //! ```
 //!
+//! A text that is not to arrive can only stand at the beginning, which is read until it is known what it is.
+//!
 //! Where the kernel refuses (no pipes left, a filter on system calls) the rest is copied.
 
 use std::{
@@ -27,6 +29,7 @@ use super::{
     drive::{Pump, PumpError, TURNS, closed, give_way},
     half::HalfClose,
     pool::Pool,
+    strip::Beginning,
 };
 
 /// A socket registered with the reactor.
@@ -36,6 +39,8 @@ type Copying<'a> = Copy<&'a Socket, HalfClose<&'a Socket>>;
 
 /// Moves bytes from one socket to another, then ends the other one's input.
 pub(super) enum Relay<'a> {
+    /// It is not yet known what `from` begins with; the other one is where that goes.
+    Begin(Box<Beginning>, &'a Socket, &'a Socket),
     Splice(Splice<'a>),
     /// With what had gone before it took over.
     Copy(Box<Copying<'a>>, u64),
@@ -55,6 +60,11 @@ impl<'a> Relay<'a> {
         })
     }
 
+    /// Without this text, if `from` begins with it.
+    pub(super) fn without(text: &str, from: &'a Socket, to: &'a Socket) -> Self {
+        Self::Begin(Box::new(Beginning::new(text)), from, to)
+    }
+
     /// The same direction by copying only; for tests and benchmarks of that path.
     #[cfg(test)]
     pub(super) fn copying(from: &'a Socket, to: &'a Socket, early: Vec<u8>) -> Self {
@@ -67,6 +77,11 @@ impl<'a> Relay<'a> {
 
 impl Pump for Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
+        if let Self::Begin(beginning, from, to) = self {
+            let (from, to) = (*from, *to);
+            let early = ready!(beginning.poll(from, cx)).map_err(PumpError::Read)?;
+            *self = Self::new(from, to, early);
+        }
         if let Self::Splice(splice) = self {
             match ready!(splice.poll(cx)) {
                 Ok(()) => return Poll::Ready(Ok(())),
@@ -80,12 +95,13 @@ impl Pump for Relay<'_> {
         }
         match self {
             Self::Copy(copy, _) => copy.poll(cx),
-            Self::Splice(_) => give_way(cx),
+            Self::Begin(..) | Self::Splice(_) => give_way(cx),
         }
     }
 
     fn given(&self) -> u64 {
         match self {
+            Self::Begin(..) => 0,
             Self::Splice(splice) => splice.given,
             Self::Copy(copy, before) => before + copy.given(),
         }
@@ -304,5 +320,20 @@ mod tests {
         sink.read_to_string(&mut all).unwrap();
         assert_eq!(all, "early, in the pipe, behind it");
         assert_eq!(relay.given(), 29);
+    }
+
+    /// It was copied to the end, at nearly twice the cost.
+    #[test]
+    fn behind_a_text_that_is_left_out_bytes_go_through_the_kernel() {
+        let ((mut source, from), (mut sink, to)) = (pair(), pair());
+        let mut relay = Relay::without("the-id", &from, &to);
+        source.write_all(b"the-id\nall of it").unwrap();
+        source.shutdown(Shutdown::Write).unwrap();
+        block_on(poll_fn(|cx| relay.poll(cx))).unwrap();
+        assert!(matches!(relay, Relay::Splice(_)));
+        assert_eq!(relay.given(), 9);
+        let mut all = String::new();
+        sink.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "all of it");
     }
 }

@@ -91,6 +91,60 @@ fn a_daemon_may_write_the_session_id_first_and_the_other_end_does_not_see_it() {
     });
 }
 
+/// What only looks like an id, at either end, at once or a byte at a time: all of it arrives but one id and one line end.
+#[test]
+fn whatever_else_stands_first_at_an_open_port_arrives_as_it_is() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        for case in 0..10 {
+            for (single, swapped) in [(false, false), (true, false), (true, true)] {
+                let (session, answer) = alice.ask_bare().await;
+                let mut ports = Ports::parse(&answer).unwrap();
+                if swapped {
+                    std::mem::swap(&mut ports.client, &mut ports.daemon);
+                }
+                let (id, long) = (session.to_string(), "x".repeat(100_000));
+                let half = &id[..id.len() / 2];
+                let (sent, want) = [
+                    (format!("{id}{id}\n"), format!("{id}\n")),
+                    (format!("{id}\n\n{long}"), format!("\n{long}")),
+                    (format!("{id}\r{id}"), format!("\r{id}")),
+                    (format!("{id}\r"), "\r".to_owned()),
+                    (half.to_owned(), half.to_owned()),
+                    (format!("{half}\0{half}"), format!("{half}\0{half}")),
+                    (format!("{half}{id}"), format!("{half}{id}")),
+                    (format!("\n{id}\n"), format!("\n{id}\n")),
+                    (SessionId::random().to_string() + &long, String::new()),
+                    (String::new(), String::new()),
+                ][case]
+                    .clone();
+                let want = if case == 8 { sent.clone() } else { want };
+                let (from, mut to) = (said(ports.daemon, ""), said(ports.client, "all the while"));
+                let heard = std::thread::spawn(move || {
+                    let mut heard = String::new();
+                    to.read_to_string(&mut heard).map(|_| heard).unwrap()
+                });
+                from.set_nodelay(true).unwrap();
+                // The beginning alone, for a byte at a time takes long.
+                let (slow, rest) =
+                    sent.as_bytes()
+                        .split_at(if single { sent.len().min(90) } else { 0 });
+                for byte in slow.chunks(1).chain([rest]) {
+                    (&from).write_all(byte).unwrap();
+                }
+                from.shutdown(Shutdown::Write).unwrap();
+                let mut other = [0; 13];
+                (&from).read_exact(&mut other).unwrap();
+                assert_eq!(&other, b"all the while");
+                let heard = heard.join().unwrap();
+                assert!(heard == want, "{case} {single} {swapped}: {heard:.80}");
+            }
+        }
+    });
+}
+
 #[test]
 fn each_port_asks_who_it_is_by_itself() {
     block_on(async {

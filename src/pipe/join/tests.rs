@@ -11,6 +11,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 use proptest::prelude::*;
 
 use super::*;
+use crate::pipe::copy::Change;
 use crate::testing::{soon, stream_key, tcp_pair};
 use crate::{
     pipe::cipher::{Cipher, SessionKeys, Side},
@@ -21,12 +22,14 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 enum How {
     Splice,
+    /// The same, with a text at the beginning that would be left out.
+    Open,
     /// What `splice` falls back to.
     Copying,
     Join,
 }
 
-const EVERY_WAY: [How; 3] = [How::Splice, How::Copying, How::Join];
+const EVERY_WAY: [How; 4] = [How::Splice, How::Open, How::Copying, How::Join];
 
 type Joined = JoinHandle<io::Result<Carried>>;
 
@@ -37,6 +40,15 @@ async fn joined(how: How) -> (TcpStream, TcpStream, Joined) {
         let none = Vec::new;
         match how {
             How::Splice => splice(inner_a, none(), inner_b, none()).await,
+            How::Open => {
+                let (a, b) = (raw(inner_a)?, raw(inner_b)?);
+                let leg = |socket| Leg {
+                    socket,
+                    early: none(),
+                    without: Some("the session's id".to_owned()),
+                };
+                splice_until(leg(&a), leg(&b), HALF_CLOSED, future::pending()).await
+            }
             How::Copying => {
                 let (a, b) = (raw(inner_a)?, raw(inner_b)?);
                 let mut up = Relay::copying(&a, &b, none());

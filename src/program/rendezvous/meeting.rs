@@ -25,13 +25,12 @@ use futures_lite::{FutureExt, future};
 use log::{Level, log};
 
 use crate::{
-    classic::strip::Stripped,
-    net::stall::{Tell, watch, watch_any},
+    net::stall::{Tell, watch_any},
     np::{
         ids::SessionId,
         pairs::{Dialer, MAX_NUMBERED, Pairing, Pairs},
     },
-    pipe::join::{Carried, Leg, Socket, join_legs, raw, splice_until},
+    pipe::join::{Carried, Leg, Socket, raw, splice_until},
     session::{bridge::MAX_CONNECTIONS, ignored},
 };
 
@@ -297,26 +296,19 @@ async fn join_both(
     half_closed: Duration,
     stop: impl Future<Output = io::Error>,
 ) -> io::Result<Carried> {
-    if !a.anybody && !b.anybody {
-        let (a_socket, b_socket) = (Arc::new(raw(a.socket)?), Arc::new(raw(b.socket)?));
-        let watch = |end: &Arc<Socket>| watch_any(end.clone(), Tell::Nobody);
-        let _watched = [&a_socket, &b_socket].map(watch);
-        return splice_until(&a_socket, a.early, &b_socket, b.early, half_closed, stop).await;
-    }
-    let _watched = [&a, &b].map(|end| watch(&end.socket, Tell::Nobody));
-    let id = session.to_string();
-    let part = |one: Box<Admitted>| {
-        // Who has said something already does not begin with the id any more.
-        let text = if one.anybody && one.early.is_empty() {
-            id.as_str()
-        } else {
-            ""
-        };
-        Leg {
-            rest: Stripped::new(one.socket.clone(), text),
-            socket: one.socket,
-            early: one.early,
-        }
+    let (a_socket, b_socket) = (Arc::new(raw(a.socket)?), Arc::new(raw(b.socket)?));
+    let watch = |end: &Arc<Socket>| watch_any(end.clone(), Tell::Nobody);
+    let _watched = [&a_socket, &b_socket].map(watch);
+    let id = |anybody: bool| anybody.then(|| session.to_string());
+    let a = Leg {
+        socket: &a_socket,
+        early: a.early,
+        without: id(a.anybody),
     };
-    Box::pin(join_legs(part(a), part(b), half_closed, stop)).await
+    let b = Leg {
+        socket: &b_socket,
+        early: b.early,
+        without: id(b.anybody),
+    };
+    splice_until(a, b, half_closed, stop).await
 }
