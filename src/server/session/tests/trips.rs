@@ -129,7 +129,7 @@ fn each_command_takes_few_requests_on_a_store_behind_a_network() {
     count_all(&mut world, &mut line, &mut id, ENDING);
     let (home, now) = (world.home("@alice"), world.now + 24 * 3600 * 1000);
     world.decide(true, |tx| purge(tx, &home, now).unwrap());
-    count(world.trips, 4, "(purge)");
+    count(world.trips, 5, "(purge)");
     world.decide(true, |tx| register::clear(tx, &home).unwrap());
     count(world.trips, 2, "(an atSign's rows are removed)");
 }
