@@ -236,6 +236,15 @@ fn about_one(word: &str, params: Params<'_>) -> Parsed {
 
 /// `notify:all:update:messageType:key:ttl:…:@bob,@carol:x.ns@alice:v`
 fn all(mut params: Params<'_>) -> Parsed {
+    // What stands where it belongs is no metadata, though it may be called as some: `…:ttr:0:ttl:x.ns` is for @ttl.
+    if params.lenient()
+        && let Ok(verb) = all(Params {
+            dialect: Dialect::Classic,
+            ..params
+        })
+    {
+        return Ok(verb);
+    }
     let mut options = NotifyOptions {
         operation: operation(&mut params),
         message_type: message_type(&mut params),
