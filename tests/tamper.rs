@@ -31,7 +31,7 @@ use noports::{
     np::far_end::FarEnd,
     pipe::{
         cipher::Side,
-        join::reset,
+        join::{Carried, reset},
         keys::TransportKeys,
         record::{MAX_CONTENT, OVERHEAD, RecordKeys, Suite},
     },
@@ -48,6 +48,8 @@ mod random;
 /// What is done to the bytes of one direction, or to both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attack {
+    /// The session as it is without any.
+    Nothing,
     FlipBit,
     Cut,
     InsertSome,
@@ -87,6 +89,8 @@ const NAMES: [&str; 6] = [
     "the stream was cut on the way",
     "the other end sent a frame that means nothing here",
 ];
+/// What is cut by a reset, TCP names.
+const RESET: &str = "Connection reset by peer";
 /// Two programs that say nothing for so long wait for what was swallowed: a record that seems longer than it is.
 const STALLED: Duration = Duration::from_millis(300);
 /// Far more than a trial takes.
@@ -197,6 +201,25 @@ pub async fn run(trials: u64, at_once: usize, seed: u64) -> Tally {
     tally.clone()
 }
 
+/// So many sessions as they are without any attack, so that there is something to be detected.
+pub async fn honest(trials: u64) {
+    for number in 0..trials {
+        let attack = Attack::Nothing;
+        let trial = Trial {
+            attack,
+            ..Trial::of(number, Random::new(number))
+        };
+        let (heard, _) = trial.carried().await;
+        for (said, heard) in trial.said.iter().zip(&heard) {
+            assert!(*said == *heard.got.lock().unwrap(), "many={}", trial.many);
+            assert!(heard.ended.load(Relaxed));
+        }
+    }
+}
+
+/// How a bridge ended.
+type EndOf = Result<Carried, BridgeError>;
+
 /// One session, and what is done to it.
 struct Trial {
     number: u64,
@@ -213,6 +236,11 @@ struct Trial {
 impl Trial {
     fn of(number: u64, mut random: Random) -> Self {
         let many = random.below(2) == 0;
+        let said = [(); 2].map(|()| {
+            let most = if random.below(8) == 0 { 60_000 } else { 3000 };
+            let length = 1 + random.below(most);
+            (0..length).map(|_| random.next() as u8).collect()
+        });
         let mut attack = ATTACKS[number as usize % ATTACKS.len()];
         if many && attack == Attack::LeaveOutEnd {
             attack = Attack::FlipBit; // no program waits for the end of the session
@@ -222,11 +250,6 @@ impl Trial {
         } else {
             Side::Device
         };
-        let said = [(); 2].map(|()| {
-            let most = if random.below(8) == 0 { 60_000 } else { 3000 };
-            let length = 1 + random.below(most);
-            (0..length).map(|_| random.next() as u8).collect()
-        });
         Self {
             number,
             attack,
@@ -262,6 +285,12 @@ impl Trial {
     }
 
     async fn run(self) -> Count {
+        let (heard, outcome) = self.carried().await;
+        self.judge(outcome, heard)
+    }
+
+    /// What became of what the client's program said, and of what the device's did; and of both ends, if they ended.
+    async fn carried(&self) -> ([Arc<Heard>; 2], Option<[EndOf; 2]>) {
         let (door, door_at) = listen().await;
         let (service, service_at) = listen().await;
         let ((clients, client_at), (devices, device_at)) = (listen().await, listen().await);
@@ -272,7 +301,7 @@ impl Trial {
         let ends = [(client, &lives[0]), (device, &lives[1])]
             .map(|(plan, live)| task::spawn(run_watched(plan, live.clone(), || ())));
 
-        let tamper = Tamper::of(&self);
+        let tamper = Tamper::of(self);
         let middle = task::spawn(middle(clients, devices, self.attack, self.from, tamper));
         let [visitor, server] = [Arc::new(Heard::default()), Arc::new(Heard::default())];
         let (heard, said) = (visitor.clone(), self.said[0].clone());
@@ -308,27 +337,21 @@ impl Trial {
                 program.cancel().await;
             }
         }
-        self.judge(
-            outcome.map(|(client, device)| [client, device]),
-            [&server, &visitor],
-        )
+        let outcome = outcome.map(|(client, device)| [client, device]);
+        ([server, visitor], outcome)
     }
 
-    /// `heard` is what became of what the client's program said, and of what the device's did.
-    fn judge<T: fmt::Debug>(
-        &self,
-        outcome: Option<[Result<T, BridgeError>; 2]>,
-        heard: [&Heard; 2],
-    ) -> Count {
+    fn judge(&self, outcome: Option<[EndOf; 2]>, heard: [Arc<Heard>; 2]) -> Count {
         let mut count = Count {
             trials: 1,
             ..Count::default()
         };
-        for (said, heard) in self.said.iter().zip(heard) {
+        for (said, heard) in self.said.iter().zip(&heard) {
             let got = heard.got.lock().unwrap();
             count.delivered |= u64::from(!said.starts_with(&got));
             let is_whole = got.len() == said.len();
-            count.ended |= u64::from(heard.ended.load(Relaxed) && !is_whole);
+            let ended = heard.ended.load(Relaxed) && !heard.failed.load(Relaxed);
+            count.ended |= u64::from(ended && !is_whole);
         }
         match &outcome {
             None => count.hung = 1,
@@ -337,8 +360,11 @@ impl Trial {
                     Side::Client => (&ends[1], &ends[0]),
                     Side::Device => (&ends[0], &ends[1]),
                 };
-                count.detected = u64::from(is_named(to));
-                count.told = u64::from(is_named(by) || by.is_err());
+                // Where both hear it, the first one's end may be what the other one hears.
+                let is_of_both = matches!(self.attack, Attack::SwapSides | Attack::JoinSessions);
+                let by_other = is_of_both && is_named(by, self.attack);
+                count.detected = u64::from(is_named(to, self.attack) || by_other);
+                count.told = u64::from(by.is_err());
             }
         }
         if count.detected == 0 || count.delivered + count.ended + count.hung > 0 {
@@ -351,18 +377,20 @@ impl Trial {
                 ..
             } = self;
             let said = said.each_ref().map(Vec::len);
+            let got = heard.map(|heard| heard.got.lock().unwrap().len());
             eprintln!(
-                "{number}: {attack:?} of {from:?}, many={many} said={said:?}: {count:?} {outcome:?}"
+                "{number}: {attack:?} of {from:?}, many={many} said={said:?} got={got:?}: {count:?} {outcome:?}"
             );
         }
         count
     }
 }
 
-fn is_named<T>(end: &Result<T, BridgeError>) -> bool {
+fn is_named(end: &EndOf, attack: Attack) -> bool {
     let Err(error) = end else { return false };
     let text = error.to_string();
-    NAMES.iter().any(|name| text.contains(name))
+    let by_tcp = attack == Attack::Cut && text.contains(RESET);
+    by_tcp || NAMES.iter().any(|name| text.contains(name))
 }
 
 async fn listen() -> (TcpListener, Endpoint) {
@@ -378,6 +406,8 @@ struct Heard {
     got: Mutex<Vec<u8>>,
     /// It was told that this is all.
     ended: AtomicBool,
+    /// It was told that the connection is reset, and only once: when it wrote.
+    failed: AtomicBool,
 }
 
 impl Heard {
@@ -388,7 +418,7 @@ impl Heard {
             let halves = said.split_at(said.len() / 2);
             for half in [halves.0, halves.1] {
                 if tx.write_all(half).await.is_err() {
-                    return;
+                    return self.failed.store(true, Relaxed);
                 }
                 task::yield_now().await;
             }
@@ -498,7 +528,7 @@ impl Tamper {
             at,
             seen: 0,
             held: Vec::new(),
-            is_done: trial.attack == JoinSessions,
+            is_done: matches!(trial.attack, Nothing | JoinSessions),
             is_cut: false,
             resets: random.below(4) == 0,
             random,
@@ -589,6 +619,11 @@ impl Tamper {
 fn record_at(bytes: &[u8]) -> Option<usize> {
     let length = 2 + usize::from(u16::from_be_bytes(*bytes.first_chunk()?));
     (bytes.len() >= length).then_some(length)
+}
+
+#[test]
+fn a_rendezvous_that_changes_nothing_carries_all() {
+    task::block_on(honest(20));
 }
 
 #[test]
