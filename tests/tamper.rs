@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_std::{
@@ -91,8 +91,8 @@ const NAMES: [&str; 6] = [
 ];
 /// What is cut by a reset, TCP names.
 const RESET: &str = "Connection reset by peer";
-/// Two programs that say nothing for so long wait for what was swallowed: a record that seems longer than it is.
-const STALLED: Duration = Duration::from_millis(300);
+/// Two programs that hear nothing for so long wait for what was swallowed: by a record that seems longer than it is.
+const STALLED: Duration = Duration::from_millis(500);
 /// Far more than a trial takes.
 const HUNG: Duration = Duration::from_secs(40);
 
@@ -302,6 +302,7 @@ impl Trial {
             .map(|(plan, live)| task::spawn(run_watched(plan, live.clone(), || ())));
 
         let tamper = Tamper::of(self);
+        let done = tamper.is_done.clone();
         let middle = task::spawn(middle(clients, devices, self.attack, self.from, tamper));
         let [visitor, server] = [Arc::new(Heard::default()), Arc::new(Heard::default())];
         let (heard, said) = (visitor.clone(), self.said[0].clone());
@@ -319,7 +320,7 @@ impl Trial {
 
         let [client, device] = ends;
         let stalled = async {
-            task::sleep(STALLED).await;
+            self.stalls(&done, [&server, &visitor]).await;
             lives[self.from as usize].leave(true);
             future::pending().await
         };
@@ -339,6 +340,20 @@ impl Trial {
         }
         let outcome = outcome.map(|(client, device)| [client, device]);
         ([server, visitor], outcome)
+    }
+
+    /// Waits until it has been done and nothing moves any more; a session of many connections does not end by itself.
+    async fn stalls(&self, done: &AtomicBool, heard: [&Heard; 2]) {
+        let (mut before, mut since) = ([0; 2], Instant::now());
+        while since.elapsed() < STALLED {
+            task::sleep(STALLED / 20).await;
+            let now = heard.map(|heard| heard.got.lock().unwrap().len());
+            let have_ended = heard.iter().all(|heard| heard.ended.load(Relaxed));
+            let is_done = done.load(Relaxed) && self.attack != Attack::Nothing;
+            if now != before || !self.many || !(have_ended || is_done) {
+                (before, since) = (now, Instant::now());
+            }
+        }
     }
 
     fn judge(&self, outcome: Option<[EndOf; 2]>, heard: [Arc<Heard>; 2]) -> Count {
@@ -451,14 +466,14 @@ async fn middle(
     if attack == Attack::SwapSides {
         let (client, device) = ([&client, &client], [&device, &device]);
         let none = || Tamper {
-            is_done: true,
+            is_done: Arc::new(true.into()),
             ..tamper.clone()
         };
         zip(pump(client, none()), pump(device, none())).await;
         return;
     }
     let honest = Tamper {
-        is_done: true,
+        is_done: Arc::new(true.into()),
         ..tamper.clone()
     };
     let (up, down) = match from {
@@ -504,7 +519,7 @@ struct Tamper {
     seen: usize,
     /// A record that is not all there, and those that are held back.
     held: Vec<u8>,
-    is_done: bool,
+    is_done: Arc<AtomicBool>,
     is_cut: bool,
     /// Cut so that TCP tells it at once.
     resets: bool,
@@ -520,6 +535,8 @@ impl Tamper {
             FlipBit | Cut | InsertSome | InsertThousand | LeaveOutBytes => {
                 random.below(said + OVERHEAD)
             }
+            // Those that no other one has to be heard for.
+            SwapRecords if trial.many => random.below(2 - trial.from as usize),
             // The first record, and one at least for so many bytes.
             _ => random.below(1 + said.div_ceil(MAX_CONTENT)),
         };
@@ -528,7 +545,7 @@ impl Tamper {
             at,
             seen: 0,
             held: Vec::new(),
-            is_done: matches!(trial.attack, Nothing | JoinSessions),
+            is_done: Arc::new(matches!(trial.attack, Nothing | JoinSessions).into()),
             is_cut: false,
             resets: random.below(4) == 0,
             random,
@@ -537,7 +554,7 @@ impl Tamper {
 
     fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         use Attack::*;
-        if self.is_done {
+        if self.is_done.load(Relaxed) {
             return bytes.to_vec();
         }
         match self.attack {
@@ -552,7 +569,7 @@ impl Tamper {
         if at >= bytes.len() {
             return passes;
         }
-        self.is_done = true;
+        self.is_done.store(true, Relaxed);
         let count = 1 + self.random.below(40);
         match self.attack {
             Attack::FlipBit => passes[at] ^= 1 << self.random.below(8),
@@ -598,7 +615,7 @@ impl Tamper {
                 _ => passes.extend(record),
             }
             if is_due {
-                self.is_done = true;
+                self.is_done.store(true, Relaxed);
                 passes.append(&mut self.held);
                 break;
             }

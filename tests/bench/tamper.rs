@@ -14,7 +14,7 @@ use std::time::Instant;
 use async_std::task;
 
 /// Sessions at the same time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 
 fn main() {
     let words = std::env::args().skip(1);
