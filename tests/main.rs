@@ -7,6 +7,7 @@
 //! | [`session`] | ssh, scp and sftp through a real sshd, as their users run them |
 //! | [`refuse`] | every refusal, with its exact text and exit code |
 //! | [`faults`] | what happens when a part is killed |
+//! | [`tamper`] | a rendezvous that changes what passes: every change is detected, and none delivered |
 //! | [`tunnel`] | any TCP port: many connections over one session, what ends it, listing devices |
 //! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
 //! | [`access`] | whom an atServer lets in, and what strangers meet |
@@ -58,6 +59,7 @@ mod sandbox;
 mod service;
 mod session;
 mod sessions;
+mod tamper;
 mod tools;
 mod trials;
 mod tunnel;

@@ -304,6 +304,8 @@ enum Due {
     Hello,
     More,
     Nothing,
+    /// Whatever comes behind a record at fault fails as that did.
+    Failed(RecordError),
 }
 
 /// Opens the records of one direction.
@@ -333,8 +335,19 @@ impl Opener {
     /// Opens all whole records in place, and moves their contents together to the front.
     ///
     /// # Errors
-    /// Then none of these bytes are to be used.
+    /// Then none of these bytes are to be used, and nothing opens any more.
     pub fn open(&mut self, bytes: &mut [u8]) -> Result<Opened, RecordError> {
+        let opened = self.open_all(bytes);
+        if let Err(error) = opened {
+            self.due = Due::Failed(error);
+        }
+        opened
+    }
+
+    fn open_all(&mut self, bytes: &mut [u8]) -> Result<Opened, RecordError> {
+        if let Due::Failed(error) = self.due {
+            return Err(error);
+        }
         let (mut content, mut at) = (0, 0);
         while let Some(length) = next_length(&bytes[at..])? {
             let sealed = at + LENGTH;
@@ -364,7 +377,7 @@ impl Opener {
             .open_within(nonce, Aad::from(length), bytes, sealed..);
         let failed = match self.due {
             Due::Hello => RecordError::OtherKeys,
-            Due::More | Due::Nothing => RecordError::Changed,
+            Due::More | Due::Nothing | Due::Failed(_) => RecordError::Changed,
         };
         let opened = opened.map_err(|_| failed)?;
         let (kind, content) = (opened[0], opened.len() - KIND);

@@ -101,6 +101,9 @@ impl Streams {
         while !content.is_empty() {
             let frame = take(&mut content)?;
             events.extend(self.obey(&mut state, frame, now)?);
+            if state.owed.resets.len() > MAX_OWED {
+                return Err(BadFrame);
+            }
         }
         state.settle(now);
         state.push(&self.socket);
@@ -130,9 +133,6 @@ impl Streams {
                 state.latest = id;
                 if state.streams.len() >= MAX_STREAMS {
                     state.owed.resets.push((id, Reason::TooMany));
-                    if state.owed.resets.len() > MAX_OWED {
-                        return Err(BadFrame);
-                    }
                     return Ok(None);
                 }
                 state.streams.insert(id, Stream::new(None, now));
@@ -149,7 +149,7 @@ impl Streams {
                 if stream.reset.is_none() {
                     let mut took = 0;
                     let rest = stream.give_at_once(bytes, &mut took);
-                    stream.held.extend_from_slice(rest);
+                    stream.hold(rest);
                     let looks = now.duration_since(stream.looked) > LOOK;
                     if !rest.is_empty() || looks {
                         stream.looked = now;

@@ -97,14 +97,11 @@ impl<R: AsyncRead + Unpin> Outgoing<'_, R> {
         let backlog = state.out.len() - state.at;
         if stream.is_urgent(got, now) {
             if backlog >= FULL {
-                state.urgent.push(cx.waker().clone());
+                state.urgent.join(self.id, cx.waker());
                 return Poll::Pending;
             }
         } else if backlog > 0 {
-            match state.bulk.iter_mut().find(|(id, _)| *id == self.id) {
-                Some((_, waker)) => waker.clone_from(cx.waker()),
-                None => state.bulk.push_back((self.id, cx.waker().clone())),
-            }
+            state.bulk.join(self.id, cx.waker());
             return Poll::Pending;
         }
         stream.has_sent(got, now);
@@ -139,11 +136,20 @@ impl<R: AsyncRead + Unpin> Pump for Outgoing<'_, R> {
                 Phase::Send(..) => self.phase = ready!(self.poll_send(cx))?,
                 Phase::End => {
                     let id = self.id;
-                    self.streams.say(|state, now| {
-                        if let Some(sealer) = &mut state.sealer {
-                            sealer.seal_one(&Frame::End(id).header(), &[], now, &mut state.out);
+                    let is_said = self.streams.say(|state, now| {
+                        let is_full = state.backlog() >= FULL;
+                        match &mut state.sealer {
+                            Some(_) if is_full => state.urgent.join(id, cx.waker()),
+                            Some(sealer) => {
+                                sealer.seal_one(&Frame::End(id).header(), &[], now, &mut state.out);
+                            }
+                            None => {}
                         }
+                        !is_full
                     });
+                    if !is_said {
+                        return Poll::Pending;
+                    }
                     self.phase = Phase::Ended;
                 }
                 Phase::Ended => return Poll::Ready(Ok(())),

@@ -27,6 +27,34 @@ pub(super) const FULL: usize = 2 * BATCH;
 /// Between two looks of a stream at what was carried past it.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
+/// Streams that wait for room, each once.
+#[derive(Default)]
+pub(super) struct Line(VecDeque<(u32, Waker)>);
+
+impl Line {
+    /// Behind the others, unless it stands there already.
+    pub(super) fn join(&mut self, id: u32, waker: &Waker) {
+        match self.0.iter_mut().find(|(other, _)| *other == id) {
+            Some((_, known)) => known.clone_from(waker),
+            None => self.0.push_back((id, waker.clone())),
+        }
+    }
+
+    fn leave(&mut self, id: u32) {
+        self.0.retain(|(other, _)| *other != id);
+    }
+
+    fn wake(&mut self, most: usize) {
+        let most = most.min(self.0.len());
+        self.0.drain(..most).for_each(|(_, waker)| waker.wake());
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 pub(super) struct State {
     pub(super) sealer: Option<Sealer>,
     /// Sealed; written up to `at`.
@@ -35,8 +63,8 @@ pub(super) struct State {
     /// [`super::Streams::write`] is at it; nobody else writes.
     pub(super) writing: bool,
     pub(super) writer: Option<Waker>,
-    pub(super) urgent: Vec<Waker>,
-    pub(super) bulk: VecDeque<(u32, Waker)>,
+    pub(super) urgent: Line,
+    pub(super) bulk: Line,
     pub(super) streams: HashMap<u32, Stream>,
     pub(super) latest: u32,
     pub(super) growth: Growth,
@@ -152,6 +180,15 @@ impl Stream {
 }
 
 impl Stream {
+    /// Keeps this for the local program; what that has taken goes, also where it is never done with all.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        if self.at > self.held.len() / 2 {
+            self.held.drain(..self.at);
+            self.at = 0;
+        }
+        self.held.extend_from_slice(bytes);
+    }
+
     /// What the local program takes without being waited for, if nothing is held for it already; returns the rest.
     pub(super) fn give_at_once<'a>(&mut self, bytes: &'a [u8], took: &mut usize) -> &'a [u8] {
         let Some(mut local) = self.local.as_ref().filter(|_| self.held.is_empty()) else {
@@ -177,8 +214,8 @@ impl State {
             at: 0,
             writing: false,
             writer: None,
-            urgent: Vec::new(),
-            bulk: VecDeque::new(),
+            urgent: Line::default(),
+            bulk: Line::default(),
             streams: HashMap::new(),
             latest: 0,
             growth: Growth::default(),
@@ -254,12 +291,10 @@ impl State {
     /// What stood in line, now that there is room.
     pub(super) fn wake_next(&mut self) {
         if self.backlog() < FULL {
-            self.urgent.drain(..).for_each(Waker::wake);
+            self.urgent.wake(usize::MAX);
         }
-        if self.backlog() == 0
-            && let Some((_, waker)) = self.bulk.pop_front()
-        {
-            waker.wake();
+        if self.backlog() == 0 {
+            self.bulk.wake(1);
         }
     }
 
@@ -301,8 +336,12 @@ impl State {
     pub(super) fn remove(&mut self, id: u32) {
         if let Some(stream) = self.streams.remove(&id) {
             stream.window.give_back(&mut self.growth);
+            if stream.owed > 0 {
+                self.owed.credits.retain(|other| *other != id);
+            }
         }
-        self.bulk.retain(|(other, _)| *other != id);
+        self.urgent.leave(id);
+        self.bulk.leave(id);
         self.wake_next();
     }
 
@@ -312,8 +351,8 @@ impl State {
             stream.reset.get_or_insert(reason);
             stream.wake();
         }
-        self.urgent.drain(..).for_each(Waker::wake);
-        self.bulk.drain(..).for_each(|(_, waker)| waker.wake());
+        self.urgent.wake(usize::MAX);
+        self.bulk.wake(usize::MAX);
         self.writer.take().into_iter().for_each(Waker::wake);
     }
 }

@@ -9,6 +9,8 @@ use crate::{
     secret::Secret,
 };
 
+mod hostile;
+
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();

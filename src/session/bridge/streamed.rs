@@ -92,17 +92,17 @@ impl Carrier {
         future::pending().await
     }
 
-    /// Says that it is over, and waits until the other end has said so, too.
-    async fn end(mut self) {
+    /// Says that it is over, and waits until the other end has said so, too. A session that broke off is not ended: so the
+    /// other end hears that it was cut.
+    async fn end<T>(mut self, outcome: &Result<T, BridgeError>) {
+        if matches!(outcome, Err(BridgeError::Broken(_))) {
+            return;
+        }
         let streams = self.streams.clone();
-        let said = async {
-            let _ = streams.finish().await;
-            future::pending().await
-        };
         let heard = async {
             while let Ok(Event::Opened(_) | Event::Met) = self.inlet.next(&streams).await {}
         };
-        let _ = timeout(FLUSH, heard.or(said)).await;
+        let _ = timeout(FLUSH, future::zip(streams.finish(), heard)).await;
     }
 }
 
@@ -160,7 +160,7 @@ pub(super) async fn client(
             },
         }
     };
-    carrier.end().await;
+    carrier.end(&outcome).await;
     let (carried, _) = joins.end().await;
     outcome.map(|()| carried)
 }
@@ -177,7 +177,7 @@ async fn linger(mut carrier: Carrier, mut joins: Joins, mut silence: Silence) {
     let ended = async { while let Ok(Event::Opened(_) | Event::Met) = carrier.next().await {} };
     let give_up = silence.is_over();
     joins.stood_too_long().or(give_up).or(ended).await;
-    carrier.end().await;
+    carrier.end(&Ok(())).await;
     joins.end().await;
 }
 
@@ -221,7 +221,7 @@ pub(super) async fn on_stdio(
         }
     };
     let outcome = work.or(lost).await;
-    carrier.end().await;
+    carrier.end(&outcome).await;
     outcome
 }
 
@@ -276,7 +276,7 @@ pub(super) async fn device(
             Happened::Ask | Happened::Visitor(_) => {}
         }
     };
-    carrier.end().await;
+    carrier.end(&outcome).await;
     let (carried, _) = joins.end().await;
     outcome.map(|()| carried)
 }
