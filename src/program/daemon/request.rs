@@ -292,8 +292,10 @@ impl Daemon {
             None
         };
         let message = self.acceptance(from, asked, keys.as_ref(), key.as_ref())?;
-        let source = self.sources.as_ref();
-        let source = source.and_then(|sources| sources.of(from, &target));
+        let source = match &self.sources {
+            Some(sources) => sources.of(from, &target).await,
+            None => None,
+        };
         place.has_lines = ignored::tells_session(from);
         if place.has_lines {
             info!(
