@@ -61,9 +61,14 @@ pub async fn splice_until(
 ///
 /// # Errors
 /// As [`splice`]; and at which end.
-pub async fn splice_metered(a: &Socket, b: &Socket, meter: &Meter) -> Result<Carried, JoinFailure> {
+pub async fn splice_metered(
+    a: &Socket,
+    b: &Socket,
+    half_closed: Duration,
+    meter: &Meter,
+) -> Result<Carried, JoinFailure> {
     let (mut up, mut down) = (Relay::new(a, b, Vec::new()), Relay::new(b, a, Vec::new()));
-    let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
+    let outcome = drive(half_closed, &mut up, &mut down, Some(meter)).await;
     close(outcome, &[a, b])
 }
 
@@ -120,6 +125,7 @@ pub async fn join<R, W>(
     local_write: W,
     remote: TcpStream,
     ciphers: Ciphers,
+    half_closed: Duration,
     meter: &Meter,
 ) -> Result<Carried, JoinFailure>
 where
@@ -128,7 +134,7 @@ where
 {
     let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), ciphers.outbound);
     let mut down = Copy::new(&remote, local_write, Vec::new(), ciphers.inbound);
-    let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
+    let outcome = drive(half_closed, &mut up, &mut down, Some(meter)).await;
     close(outcome, &[&remote])
 }
 

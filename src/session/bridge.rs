@@ -219,7 +219,14 @@ async fn one(
             let (input, output, watch) = began::watch(input, output, greeting);
             let (live, far) = (&dialler.live, remote.clone());
             let _standing = live.stands();
-            let joined = join(input, output, remote, dialler.ciphers(), &live.meter);
+            let joined = join(
+                input,
+                output,
+                remote,
+                dialler.ciphers(),
+                dialler.half_closed,
+                &live.meter,
+            );
             let joined = joined.or(let_go(live, [&far]));
             let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;
             let broken = |failure: JoinFailure| BridgeError::Broken(failure.error);

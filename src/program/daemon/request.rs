@@ -285,6 +285,12 @@ impl Daemon {
             }
             None => None,
         };
+        if let SessionRequest::Ssh(request) = asked
+            && request.meeting.encryption.is_none()
+        {
+            let takes = self.keyring.takes_inner().await;
+            takes.map_err(|why| format!("{NO_BRIDGE}{why}"))?;
+        }
         let key = if self.brings_a_key(asked) {
             let made = self.keyring.temporary(from, meeting.session).await;
             Some(made.map_err(|why| format!("{NO_BRIDGE}no temporary ssh key: {why}"))?)

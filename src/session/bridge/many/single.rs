@@ -33,7 +33,15 @@ pub async fn run_on_stdio(
     let ciphers = keys.map_or_else(Ciphers::default, |keys| keys.ciphers(dialler.far.side));
     let (input, output, beginning) = began::watch(input, output, Greeting::Any);
     let joined = async {
-        let joined = join(input, output, remote, ciphers, &dialler.live.meter).await;
+        let joined = join(
+            input,
+            output,
+            remote,
+            ciphers,
+            dialler.half_closed,
+            &dialler.live.meter,
+        )
+        .await;
         if beginning.ended_last() {
             task::sleep(LAST_WORD).await;
         }
