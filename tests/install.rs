@@ -226,6 +226,15 @@ impl Place {
         let path = self.dir.path("tools").join(name);
         let _ = fs::remove_file(&path);
         put(&path, &format!("#!/bin/sh\n{script}\n"));
+        // Some builds of busybox run their own tools whatever PATH says (Debian 13's); functions come before those.
+        if self.shell == Shell::Busybox && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let function = format!("{name}() {{ '{}' \"$@\"; }}\n", path.display());
+            let file = self.dir.path("install.sh");
+            let script = fs::read_to_string(&file).unwrap();
+            if !script.contains(&function) {
+                fs::write(&file, function + &script).unwrap();
+            }
+        }
     }
 
     fn set(&self, mood: Mood) {

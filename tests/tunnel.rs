@@ -163,7 +163,8 @@ fn one_connection_on_stdin_and_stdout_makes_ssh_to_what_is_behind_the_device_one
 
         let on_stdio = |port: u16, said: Vec<u8>| {
             let target = format!("localhost:{port}");
-            let mut tunnel = tunnel(&world, &["--stdio", &target]);
+            // On a busy machine it says that it still waits, else.
+            let mut tunnel = tunnel(&world, &["-q", "--stdio", &target]);
             tunnel.stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = tunnel.stderr(Stdio::piped()).spawn().unwrap();
             task::spawn_blocking(move || {

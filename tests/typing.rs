@@ -194,6 +194,52 @@ fn a_hint_is_a_command() {
 }
 
 /// A device's name where an atSign is asked for, in all the ways people write it.
+/// Whoever typed one that is somebody else's without its dots had no way to see it.
+#[test]
+fn an_atsign_with_dots_is_shown_as_what_it_is_taken_for() {
+    for (words, want) in [
+        (
+            &["client", "--to", "@john.doe", "--via", "@rv"][..],
+            "@john.doe is taken as @johndoe",
+        ),
+        (
+            &["client", "--to", "pi@john.doe", "--via", "@rv"],
+            "@john.doe is taken as @johndoe",
+        ),
+        (
+            &[
+                "tunnel",
+                "--to",
+                "@me",
+                "--via",
+                "r.v",
+                "--forward",
+                "1:h:2",
+            ],
+            "@r.v is taken as @rv",
+        ),
+        (
+            &["daemon", "--as", "@me", "--manager", "@a,@b.c"],
+            "@b.c is taken as @bc",
+        ),
+        (&["client", "--to", "@john.doe", "--via", "@rv", "-q"], ""),
+        (&["client", "--to", "@johndoe", "--via", "@rv"], ""),
+    ] {
+        let said = Command::new(NOPORTS)
+            .args(words)
+            .env("NOPORTS_CONFIG", "")
+            .env("NOPORTS_KEYS", "/nonexistent")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(said.stderr).unwrap();
+        let told = said.lines().find(|line| line.contains(" is taken as "));
+        match told {
+            Some(line) => assert!(!want.is_empty() && line.contains(want), "{words:?}: {said}"),
+            None => assert_eq!(want, "", "{words:?}: {said}"),
+        }
+    }
+}
+
 #[test]
 fn a_device_in_an_atsigns_place_is_told_apart() {
     each_is_handed_back(&[

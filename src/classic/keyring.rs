@@ -13,6 +13,7 @@
 use std::{
     collections::HashSet,
     io,
+    net::{IpAddr, Ipv6Addr},
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
@@ -25,7 +26,7 @@ use crate::{
     at::AtSign,
     budget::{Budget, Claim, Hold, Limits},
     classic::temporary,
-    net::ssh_server::SshServer,
+    net::{dial, ssh_server::SshServer},
     np::{ids::SessionId, sshkey::PublicKeyLine},
     secret::Secret,
     sys::{authorized_keys::AuthorizedKeys, ssh_key::SshKey},
@@ -238,6 +239,31 @@ impl Keyring {
         task::spawn_blocking(move || ring.file()?.add_key(&line)).await
     }
 
+    /// Whether a client that logs in twice gets in: its second ssh goes to `localhost` of this device, wherever sshd is.
+    ///
+    /// # Errors
+    /// In words for that client.
+    pub async fn takes_inner(&self) -> Result<(), String> {
+        let sshd = &self.0.sshd;
+        let is_here = |ip: IpAddr| dial::is_here(ip) || ip == Ipv6Addr::LOCALHOST;
+        if dial::is_localhost(&sshd.host) || sshd.host.parse().is_ok_and(is_here) {
+            return Ok(());
+        }
+        let inner = Endpoint {
+            host: "localhost".to_owned(),
+            port: sshd.port,
+        };
+        let looks = inner.clone();
+        let found = task::spawn_blocking(move || SshServer::ask(&looks, None)).await;
+        match found {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "this client logs in twice, the second time at {inner} of the device, and its sshd is at {sshd} only: \
+                 use a client that encrypts (NoPorts 5.3 or later), or let sshd listen at localhost, too"
+            )),
+        }
+    }
+
     fn write(&self, public: &str, session: SessionId) -> io::Result<()> {
         // Asked once: sshd takes it ill when somebody comes again and again and does not log in.
         let server = self.0.server.get().copied().or_else(|| {
@@ -306,6 +332,35 @@ mod tests {
             )
             .await
         }
+    }
+
+    /// The outer ssh got in, and the inner one was told "Connection closed" by nobody knows whom.
+    #[test]
+    fn a_client_that_logs_in_twice_is_told_where_its_second_ssh_cannot() {
+        block_on(async {
+            let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = server.local_addr().unwrap().port();
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let closed = free.local_addr().unwrap().port();
+            drop(free);
+            for (sshd, want) in [
+                (format!("localhost:{closed}"), true),
+                (format!("127.0.0.1:{closed}"), true),
+                (format!("[::1]:{closed}"), true),
+                (format!("127.0.0.2:{port}"), true),
+                (format!("127.0.0.2:{closed}"), false),
+                (format!("nas.invalid:{closed}"), false),
+            ] {
+                let at = sshd.parse().unwrap();
+                let (ring, _guard) = Keyring::start(None, at, KeyOptions::default()).await;
+                let takes = ring.takes_inner().await;
+                let said = takes.as_ref().err().map_or("", String::as_str);
+                assert_eq!(takes.is_ok(), want, "{sshd}: {said}");
+                let told =
+                    format!("at localhost:{closed} of the device, and its sshd is at {sshd} only");
+                assert!(want || said.contains(&told), "{said}");
+            }
+        });
     }
 
     #[test]

@@ -35,9 +35,12 @@ use super::{
     settings::{Origin, Setting},
     words::CommandLine,
 };
-use crate::sys::{
-    file::{NamedFile, Writers},
-    paths,
+use crate::{
+    sys::{
+        file::{NamedFile, Writers},
+        paths,
+    },
+    text::terminal::{escaped, is_hidden},
 };
 
 /// Longest file, in bytes.
@@ -242,7 +245,7 @@ fn read(path: &Path, program: &str, grammar: &Grammar, yaml: Foreign) -> Inherit
 /// # Errors
 /// A misuse that names it: it cannot be read, is too long, is no text, or others could let themselves in with it.
 pub fn text(path: &Path) -> Result<String, Failure> {
-    let name = path.display();
+    let name = escaped(&path.to_string_lossy(), is_hidden);
     NamedFile::open_safe(path, Writers::Group)
         .and_then(|file| file.text(MAX_FILE))
         .map_err(|why| Failure::new(exit::MISUSE, format!("cannot use {name}: {why}")))
@@ -286,6 +289,9 @@ fn setting<'a>(
 fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str>), String> {
     if line.contains('\r') {
         return Err("a carriage return alone; lines end with a line feed".to_owned());
+    }
+    if line.contains('\u{feff}') {
+        return Err("a byte-order mark in the middle of the file; save it without".to_owned());
     }
     if line.contains(|c: char| c.is_control() && c != '\t') {
         return Err("a control character".to_owned());

@@ -278,6 +278,12 @@ impl Console {
         if !self.given.classic {
             correction.check_atsigns(&line, &self.settings)?;
             correction.check_devices(rest, &line)?;
+            // A ProxyCommand's stderr is the screen of somebody waiting for a shell.
+            if !line.has("quiet") && !line.has("stdio") {
+                for remark in correction.folded(&line) {
+                    print_err(&format!("{}: {remark}", self.name));
+                }
+            }
         }
         correction.complete(rest, &line, &self.settings)?;
         let canonical = self.with_those_of_files(line).canonical();

@@ -170,7 +170,13 @@ pub struct Output {
 impl Output {
     /// Starts the log, and keeps what is in memory from others: both before anything else is done.
     pub fn start(self, level: LevelFilter) {
-        sys::log::start(level, self.verbose, self.quiet);
+        // Services log as they go, for whoever looks later.
+        let reader = if level == LevelFilter::Warn {
+            sys::log::Reader::Person
+        } else {
+            sys::log::Reader::Operator
+        };
+        sys::log::start(level, self.verbose, self.quiet, reader);
         sys::process::protect_memory();
     }
 }

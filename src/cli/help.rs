@@ -11,7 +11,7 @@ use argh::{FlagInfo, Optionality, PositionalInfo};
 use super::grammar::{Grammar, repeats, value_of};
 
 /// Columns of a terminal.
-const WIDTH: usize = 80;
+pub(super) const WIDTH: usize = 80;
 /// Where the text about a flag begins.
 const COLUMN: usize = 26;
 /// Flags that most programs have, told at the end.
@@ -175,7 +175,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Lines of at most [`WIDTH`], indented; each with its end.
-pub(super) fn wrapped(text: &str, first: usize, others: usize) -> String {
+pub(crate) fn wrapped(text: &str, first: usize, others: usize) -> String {
     let mut lines = String::new();
     for paragraph in text.lines() {
         let mut line = " ".repeat(if lines.is_empty() { first } else { others });

@@ -13,6 +13,7 @@ use std::{
 };
 
 use log::warn;
+use rustix::process::geteuid;
 
 use crate::{
     at::{
@@ -258,13 +259,16 @@ fn parse(path: &Path, who: &AtSign, text: &Secret<String>) -> Result<AtKeys, Key
 
 fn read(path: &Path) -> io::Result<Secret<String>> {
     let file = NamedFile::open_safe(path, Writers::Group)?;
-    let mode = file.about().mode();
+    let (mode, owner, shown) = (file.about().mode(), file.about().uid(), path.display());
     if file.about().is_file() && mode & 0o077 != 0 {
         warn!(
-            "keys={} mode={:03o} other users can read the keys; fix it with chmod 600",
-            path.display(),
+            "keys={shown} mode={:03o} other users can read the keys; fix it with chmod 600",
             mode & 0o777
         );
+    }
+    // Only root gets as far as this with another user's.
+    if file.about().is_file() && ![0, geteuid().as_raw()].contains(&owner) {
+        warn!("keys={shown} owner={owner} that user can change what this program logs in with");
     }
     file.text(MAX_FILE).map(Secret::new)
 }

@@ -10,10 +10,11 @@ use super::{
     help::{usage, wrapped},
     hidden::{is_in_environment, names_secret, takes_secrets},
     near::{self, nearest},
-    settings::{Origin, Settings},
+    settings::{Origin, Setting, Settings},
     words::{BadWord, CommandLine, Fault},
 };
 use crate::{
+    at::AtSign,
     sys::ssh::{leads_elsewhere, shell_line},
     text::terminal::{self, cut},
 };
@@ -359,6 +360,28 @@ impl Correction<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What was typed for atSigns with dots, which count for nothing: each with what it is taken for.
+    pub(super) fn folded(&self, line: &CommandLine) -> Vec<String> {
+        let is_atsign = |setting: &&Setting| {
+            self.grammar.flag(&setting.name).and_then(value_of) == Some(ATSIGN)
+        };
+        let typed = line.settings.iter().filter(is_atsign);
+        let typed = typed.filter_map(|setting| setting.value.as_deref());
+        let plain = self.grammar.positionals().zip(&line.plain);
+        let plain = plain
+            .filter(|(row, _)| row.name == ATSIGN)
+            .map(|(_, word)| word.as_str());
+        let words = typed.chain(plain).flat_map(|value| value.split(','));
+        let folded = words.filter_map(|word| {
+            let word = word.split('#').next()?.trim();
+            let name = word.split_once('@').map_or(word, |(_, name)| name);
+            let taken: AtSign = name.parse().ok()?;
+            let is_dotted = name.contains('.');
+            is_dotted.then(|| format!("@{name} is taken as {taken}: an atSign has no dots"))
+        });
+        folded.collect()
     }
 
     fn is_ours(&self, flag: &str, word: &str) -> bool {

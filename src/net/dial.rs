@@ -139,6 +139,12 @@ pub fn is_localhost(host: &str) -> bool {
     last.eq_ignore_ascii_case("localhost")
 }
 
+/// Whether an address leads to 127.0.0.1. There are other ways to say it: 0.0.0.0, ::ffff:127.0.0.1.
+pub fn is_here(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip == Ipv4Addr::LOCALHOST || ip == Ipv4Addr::UNSPECIFIED
+}
+
 /// The addresses of a host, in the order in which they are to be tried.
 ///
 /// # Errors
@@ -220,13 +226,13 @@ fn no_family(error: &io::Error) -> bool {
 }
 
 async fn attempt(addr: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
-    let from = source.filter(|_| addr.ip() == Ipv4Addr::LOCALHOST);
+    let from = source.filter(|_| is_here(addr.ip()));
     let bound = from.map(bound).transpose().unwrap_or_else(|why| {
         log::warn!("source={source:?} refused reason=\"{why}\"");
         None
     });
     let connected = match bound {
-        Some(socket) => connect_bound(socket, addr).await,
+        Some(socket) => connect_bound(socket, (Ipv4Addr::LOCALHOST, addr.port()).into()).await,
         // Where the address cannot be had, another one does as well.
         None => TcpStream::connect(addr).await,
     };
@@ -307,6 +313,26 @@ mod tests {
         );
         assert_eq!(said.matches("no-such-host").count(), 1, "{said}");
         assert!(!said.contains(['(', '`', '"']), "{said}");
+    }
+
+    /// It was told to come from an address of its own, and came from where all do.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_machine_is_reached_from_the_source_that_was_asked_for_however_it_is_spelt() {
+        let source = Ipv4Addr::new(127, 3, 2, 1);
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "127.1",
+            "0.0.0.0",
+            "::ffff:127.0.0.1",
+        ] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let to = Endpoint::parse(host, Some(port)).unwrap();
+            let _tcp = block_on(dial_service(&to, Some(source), SOON)).unwrap();
+            assert_eq!(listener.accept().unwrap().1.ip(), source, "{host}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::text::host::canonical;
+use crate::text::{host::canonical, port};
 
 /// Most patterns in one list.
 pub const MAX_PATTERNS: usize = 1024;
@@ -105,7 +105,7 @@ impl FromStr for Pattern {
         };
         let port = match port {
             "*" => None,
-            number => Some(number.parse().ok().filter(|&p| p != 0).ok_or_else(bad)?),
+            number => Some(port::port(number).map_err(|_| bad())?),
         };
         Ok(Self { host, port })
     }
@@ -183,6 +183,7 @@ mod tests {
             "localhost",
             "localhost:0",
             "localhost:65536",
+            "localhost:+22",
             ":22",
             "a b:22",
             "h:x",

@@ -18,7 +18,10 @@ use super::{
     ids::{BadId, DeviceName, Nonce, SessionId},
     proof::SocketKey,
 };
-use crate::{at::AtSign, text::host::canonical};
+use crate::{
+    at::AtSign,
+    text::{host::canonical, port::port_or_any},
+};
 
 /// Longest request or answer, in bytes.
 pub const MAX_PORTS_MESSAGE: usize = 8 * 1024;
@@ -319,7 +322,7 @@ impl Ports {
 
     fn parse_csv(text: &str) -> Result<Self, PortsError> {
         let fields: Vec<&str> = text.split(',').collect();
-        let port = |field: &str| field.parse::<u16>().map_err(|_| PortsError::Form);
+        let port = |field: &str| port_or_any(field).map_err(|_| PortsError::Form);
         match fields[..] {
             [host, a, b, nonce] => Ok(Self {
                 host: host.to_owned(),
@@ -512,6 +515,7 @@ mod tests {
             "h,1,x,n",
             "h,0,2,n",
             "h,1,65536,n",
+            "h,+1,2,n",
             ",1,2,n",
             "h,1,2,n,m",
             "h h,1,2,n",

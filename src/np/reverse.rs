@@ -27,7 +27,7 @@ use super::{
 use crate::{
     at::{AtSign, crypto::PublicKey},
     secret::Secret,
-    text::{host::is_host, user::is_user_name},
+    text::{host::is_host, port::port_or_any, user::is_user_name},
 };
 
 /// Longest line, in bytes.
@@ -101,7 +101,7 @@ impl ReverseRequest {
             [forward, port, user, host, session] => (forward, port, user, host, Some(session)),
             _ => return Err(BadLine("form")),
         };
-        let number = |text: &str| text.parse::<u16>().map_err(|_| BadLine("port"));
+        let number = |text: &str| port_or_any(text).map_err(|_| BadLine("port"));
         let session = session.map(str::parse).transpose();
         Self {
             forward: number(forward)?,
@@ -227,6 +227,7 @@ mod tests {
             ("58358", "58358:x:22", "port"),
             ("58358", "-58358", "port"),
             ("40189", "65536", "port"),
+            ("40189", "+22", "port"),
             ("40189", "", "port"),
             ("gary", "-oProxyCommand=id", "user name"),
             ("gary", "a;b", "user name"),

@@ -86,9 +86,14 @@ pub async fn splice_until(
 ///
 /// # Errors
 /// As [`splice`]; and at which end.
-pub async fn splice_metered(a: &Socket, b: &Socket, meter: &Meter) -> Result<Carried, JoinFailure> {
+pub async fn splice_metered(
+    a: &Socket,
+    b: &Socket,
+    half_closed: Duration,
+    meter: &Meter,
+) -> Result<Carried, JoinFailure> {
     let (mut up, mut down) = (Relay::new(a, b, Vec::new()), Relay::new(b, a, Vec::new()));
-    let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
+    let outcome = drive(half_closed, &mut up, &mut down, Some(meter)).await;
     close(outcome, &[a, b])
 }
 
@@ -112,6 +117,7 @@ pub async fn join<R, W>(
     local_write: W,
     remote: TcpStream,
     changes: Changes,
+    half_closed: Duration,
     meter: &Meter,
 ) -> Result<Carried, JoinFailure>
 where
@@ -120,7 +126,7 @@ where
 {
     let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), changes.outbound);
     let mut down = Copy::new(&remote, local_write, Vec::new(), changes.inbound);
-    let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
+    let outcome = drive(half_closed, &mut up, &mut down, Some(meter)).await;
     close(outcome, &[&remote])
 }
 

@@ -40,6 +40,7 @@ use crate::{
         log as logging, out, paths, process,
         sandbox::{self, Confinement},
         signal::IgnoreHangUp,
+        sockets::loopback,
     },
     text::{
         duration::seconds,
@@ -87,7 +88,12 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
         process::first_to_go();
     }
     process::protect_memory();
-    logging::start(LevelFilter::Warn, args.verbose as u8, args.quiet);
+    logging::start(
+        LevelFilter::Warn,
+        args.verbose as u8,
+        args.quiet,
+        logging::Reader::Operator,
+    );
     let variable = |name: &str| env::var(name).ok().map(Zeroizing::new);
     let planned = read_secrets(&args, &variable)
         .and_then(|secrets| Ok((plan(&args, &secrets)?, secrets.about.clone())));
@@ -467,7 +473,7 @@ fn local(args: &Args) -> Result<LocalEnd, StartError> {
     if !args.bind_local_port {
         return Ok(LocalEnd::Dial(endpoint(&args.local_host, args.local_port)?));
     }
-    let here = args.bind_address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let here = args.bind_address.unwrap_or_else(loopback);
     let at = SocketAddr::new(here, args.local_port);
     let listener = std::net::TcpListener::bind(at)
         .map_err(|error| StartError::Failed(format!("cannot listen on {at}: {error}")))?;

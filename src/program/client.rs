@@ -85,13 +85,13 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     let mut progress =
         console.progress(args.quiet || (settings.mode == Mode::Stdio && args.verbose == 0));
 
-    // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
-    if settings.mode != Mode::Stdio && settings.local_port != 0 {
-        // A port that is taken is told before anybody is asked for a session.
+    if settings.mode != Mode::Stdio {
+        // A port that cannot be had is told before anybody is asked for a session.
         free_port(settings.local_port).await?;
     }
     let slow = (settings.mode == Mode::Stdio && !args.quiet && !console.is_classic())
         .then(|| task::spawn(tell_if_slow("client", settings.whom.clone())));
+    // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
     let details = Details {
         user_name: settings.user.is_none() && settings.mode != Mode::Stdio,
         features: settings.send_key.is_some(),

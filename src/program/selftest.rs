@@ -28,7 +28,7 @@ use crate::{
         crypto::{self, KeyPair},
         keyfile::AtKeys,
     },
-    cli::{Console, Failure, Outcome},
+    cli::{Console, Failure, Outcome, help::wrapped},
     net::tls::{Acceptor, Connector},
     pipe::{cipher::Cipher, join},
     secret::Secret,
@@ -88,7 +88,10 @@ async fn story(console: &Console, as_json: bool) -> Result<(), Failure> {
             .raw("ok", ok)
             .raw("ms", json::to_string(&((ms * 100.0).round() / 100.0)))
             .with("note", &note)
-            .plain(format!("selftest {part:<7} {word:<4} {ms:8.1} ms  {note}"));
+            .plain(line(
+                &format!("selftest {part:<7} {word:<4} {ms:8.1} ms  "),
+                &note,
+            ));
         console.tell(as_json, outcome);
         if !ok {
             bad.push(part);
@@ -121,6 +124,12 @@ async fn story(console: &Console, as_json: bool) -> Result<(), Failure> {
         Failure::plain(format!("these parts do not work here: {}", bad.join(", ")))
             .hint("a bug report with these lines and the machine's kind (uname -a) is welcome"),
     )
+}
+
+/// With the note in a column of its own.
+fn line(head: &str, note: &str) -> String {
+    let text = wrapped(note, head.len(), head.len());
+    format!("{head}{}", text.trim())
 }
 
 async fn soon(part: impl Future<Output = PartResult>) -> PartResult {

@@ -290,7 +290,7 @@ fn as_json(state: &SessionState) -> String {
 
 /// At most 80 columns wide.
 fn table(found: &[Found]) -> String {
-    let head = ["SESSION", "CLIENT", "TARGET", "STATE", "FOR", "UP", "DOWN"];
+    let head = ["SESSION", "WITH", "TARGET", "STATE", "FOR", "UP", "DOWN"];
     let states = found.iter().map(|one| &one.state);
     let rows = states.clone().map(|state| cells(state, now()));
     let rows: Vec<_> = std::iter::once(head.map(str::to_owned))
@@ -317,13 +317,33 @@ fn cells(state: &SessionState, now: u64) -> [String; 7] {
     let cell = |text: &str, most| cut(&harmless(text).replace('\n', " "), most);
     [
         cell(&short(state), SHOWN),
-        cell(state.client.as_deref().unwrap_or("-"), 14),
-        cell(&state.target, 12),
+        cell(&with(state), 13),
+        cell(&service(&state.target, 13), 13),
         cell(&state.phase, 10),
         for_long(now.saturating_sub(state.since)),
         in_words(state.up),
         in_words(state.down),
     ]
+}
+
+/// From whom it is, at the device's end; to which device, at the client's.
+fn with(state: &SessionState) -> String {
+    match (&state.client, &state.device, &state.atsign) {
+        (Some(client), ..) if state.side == "device" => format!("from {client}"),
+        (_, Some(device), Some(atsign)) if state.side != "device" => format!("to {device}{atsign}"),
+        _ => state.side.clone(),
+    }
+}
+
+/// The port is shown in any case.
+fn service(target: &str, most: usize) -> String {
+    match target.rsplit_once(':') {
+        Some((host, port)) if target.chars().count() > most => {
+            let room = most.saturating_sub(port.chars().count() + 1).max(2);
+            format!("{}:{port}", cut(host, room))
+        }
+        _ => target.to_owned(),
+    }
 }
 
 /// In at most four characters, for up to 27 years.
@@ -378,6 +398,43 @@ mod tests {
                 assert!(line.chars().count() <= 80, "{line}");
                 assert!(!line.contains('\u{1b}'), "{line}");
             }
+        }
+    }
+
+    /// Of `localhost:5432` the port was cut off, and nothing said at which end the session is.
+    #[test]
+    fn a_row_shows_the_port_and_which_end_it_is() {
+        for (side, target, client, want) in [
+            (
+                "device",
+                "localhost:22",
+                Some("@alice"),
+                ["from @alice", "localhost:22"],
+            ),
+            (
+                "client",
+                "localhost:54321",
+                None,
+                ["to pi@kitchen", "localh…:54321"],
+            ),
+            (
+                "client",
+                "[2001:db8::1:2:3]:443",
+                None,
+                ["to pi@kitchen", "[2001:db…:443"],
+            ),
+            ("device", "nas", None, ["device", "nas"]),
+        ] {
+            let state = SessionState {
+                side: side.to_owned(),
+                target: target.to_owned(),
+                client: client.map(str::to_owned),
+                device: Some("pi".to_owned()),
+                atsign: Some("@kitchen".to_owned()),
+                ..state()
+            };
+            let row = cells(&state, 0);
+            assert_eq!([&row[1], &row[2]], want);
         }
     }
 

@@ -242,8 +242,18 @@ async fn listen(forward: &Forward) -> Result<TcpListener, Failure> {
 
 fn taken(forward: &Forward, why: &io::Error) -> Failure {
     let at = SocketAddr::new(forward.bind, forward.port);
+    let target = &forward.target;
+    if why.kind() == io::ErrorKind::AddrNotAvailable {
+        let hint = if forward.bind.is_loopback() {
+            format!("ip link set lo up; or use no port: --stdio {target}")
+        } else {
+            format!("--forward {}:{target}", forward.port)
+        };
+        let why = format!("cannot listen on {at}: this machine has no such address");
+        return Failure::plain(why).hint(hint);
+    }
     let why = format!("cannot listen on {at}: {why}; local port 0 is any free one");
-    Failure::plain(why).hint(format!("--forward 0:{}", forward.target))
+    Failure::plain(why).hint(format!("--forward 0:{target}"))
 }
 
 impl Tunnel {
@@ -401,7 +411,7 @@ impl Tunnel {
         progress.classic(port.classic());
         self.say(
             &mut progress,
-            format!("listening on {port}, in the background"),
+            format!("listening on {port}, in the background; how it is: noports sessions"),
         );
         if self.json {
             self.tell("listening", &port);

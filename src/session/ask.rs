@@ -141,6 +141,11 @@ pub async fn prepare(
 
     let mut talk = log_in(network, keys, offer, whom, progress).await?;
     talk.at.heed(pins.clone(), Some(via));
+    if via == talk.at.atsign() {
+        progress.note(format!(
+            "--via {via} is yourself: that works where a noports rendezvous runs as {via}"
+        ));
+    }
     if device.as_str() == DeviceName::DEFAULT {
         progress.note(format!("no device is named: asking for {device}{to}"));
     }

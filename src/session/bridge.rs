@@ -297,7 +297,8 @@ async fn one(
             let (live, far) = (&dialler.live, remote.clone());
             let _standing = live.stands();
             let changes = dialler.changes().unwrap_or_default();
-            let joined = join(input, output, remote, changes, &live.meter);
+            let half_closed = dialler.half_closed;
+            let joined = join(input, output, remote, changes, half_closed, &live.meter);
             let joined = joined.or(let_go(live, [&far]));
             let joined = joined.or(async { Err(stdio::abandoned().await.into()) });
             let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;

@@ -103,6 +103,42 @@ pub fn refuse_others(path: &Path, about: &fs::Metadata, allowed: Writers) -> io:
     Err(io::Error::new(ErrorKind::PermissionDenied, why))
 }
 
+/// Refuses a file that others could put another one in the place of: the folder in which it is, and that of a link to it,
+/// is the file's owner's, ours or root's, and no folder on the way there is everybody's, unless as `/tmp` is.
+fn refuse_open_folders(path: &Path, owner: u32) -> io::Result<()> {
+    let us = rustix::process::geteuid().as_raw();
+    let parent = |file: &Path| file.parent().map(Path::to_owned);
+    let named = parent(path).filter(|folder| *folder != Path::new(""));
+    let named = fs::canonicalize(named.unwrap_or_else(|| ".".into()))?;
+    for nearest in [Some(named), parent(&fs::canonicalize(path)?)]
+        .into_iter()
+        .flatten()
+    {
+        for folder in nearest.ancestors() {
+            let about = fs::metadata(folder)?;
+            let (mode, uid) = (about.mode(), about.uid());
+            // Only one's own can be taken away there.
+            let is_sticky = mode & STICKY != 0;
+            let shown = folder.display();
+            let why = if mode & 0o002 != 0 && !is_sticky {
+                let mend = shell_line(&["chmod", "o-w", &shown.to_string()]);
+                format!("others could put another file there: {mend}")
+            } else if folder == nearest && ![us, 0, owner].contains(&uid) && !is_sticky {
+                format!(
+                    "the folder {shown} belongs to user {uid}, who could put another file there"
+                )
+            } else {
+                continue;
+            };
+            return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+        }
+    }
+    Ok(())
+}
+
+/// Of a folder's mode: whoever may write there takes away only what is theirs.
+const STICKY: u32 = 0o1000;
+
 /// A file that somebody named, open.
 #[derive(Debug)]
 pub struct NamedFile {
@@ -143,6 +179,9 @@ impl NamedFile {
     pub fn open_safe(path: &Path, allowed: Writers) -> io::Result<Self> {
         let file = Self::open(path)?;
         refuse_others(path, &file.about, allowed)?;
+        if file.about.is_file() && !is_inherited(path) {
+            refuse_open_folders(path, file.about.uid())?;
+        }
         Ok(file)
     }
 
@@ -415,6 +454,65 @@ mod tests {
         assert_eq!(refused.to_string(), "it is longer than 9 bytes");
         let missing = text_now(&folder.path().join("none"), 9).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound);
+    }
+
+    /// Whoever may write a folder puts a file of theirs in the place of the one that was looked at.
+    #[test]
+    fn a_file_in_a_folder_that_others_may_write_is_refused() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let top = tempfile::tempdir().unwrap();
+        let (outer, inner) = (top.path().join("outer"), top.path().join("outer/inner"));
+        fs::create_dir_all(&inner).unwrap();
+        let (file, link) = (inner.join("file"), top.path().join("link"));
+        fs::write(&file, "x").unwrap();
+        symlink(&file, &link).unwrap();
+        let set = |folder: &Path, mode| {
+            fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (outer_mode, inner_mode, top_mode, want) in [
+            (0o755, 0o755, 0o700, None),
+            (0o775, 0o770, 0o700, None),
+            (0o755, 0o777, 0o700, Some("outer/inner")),
+            (0o777, 0o755, 0o700, Some("outer")),
+            (0o1777, 0o755, 0o700, None),
+            (0o755, 0o1777, 0o700, None),
+            (0o755, 0o755, 0o777, Some("")),
+        ] {
+            set(&outer, outer_mode);
+            set(&inner, inner_mode);
+            set(top.path(), top_mode);
+            for file in [&file, &link] {
+                let opened = NamedFile::open_safe(file, Writers::Group);
+                let said = opened.err().map(|why| why.to_string());
+                let want = want.map(|folder| {
+                    let folder = fs::canonicalize(top.path()).unwrap().join(folder);
+                    let folder = folder.display().to_string();
+                    let folder = folder.trim_end_matches('/');
+                    format!("others could put another file there: chmod o-w {folder}")
+                });
+                assert_eq!(said, want, "{outer_mode:o} {inner_mode:o} {top_mode:o}");
+            }
+            set(top.path(), 0o700);
+        }
+        if rustix::process::geteuid().is_root() {
+            set(&inner, 0o755);
+            let owned = |path: &Path, who| std::os::unix::fs::chown(path, Some(who), None).unwrap();
+            for (file_of, folder_of, fits) in [
+                (0, 0, true),
+                (1000, 1000, true),
+                (1000, 0, true),
+                (0, 1000, false),
+                (1000, 1001, false),
+            ] {
+                owned(&file, file_of);
+                owned(&inner, folder_of);
+                let opened = NamedFile::open_safe(&file, Writers::Group);
+                let said = opened.err().map(|why| why.to_string()).unwrap_or_default();
+                assert_eq!(said.is_empty(), fits, "{file_of} {folder_of}: {said}");
+                let want = format!("belongs to user {folder_of}, who could");
+                assert!(fits || said.contains(&want), "{said}");
+            }
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::text::{
 ///
 /// `NOPORTS_LOG` (a level, or `module=level,…`) overrules all three. Other crates never get below warnings
 /// by flags alone.
-pub fn start(usual: LevelFilter, verbose: u8, quiet: bool) {
+pub fn start(usual: LevelFilter, verbose: u8, quiet: bool, reader: Reader) {
     let level = level(usual, verbose, quiet);
     let journal = is_journal();
     let mut builder = env_logger::Builder::new();
@@ -49,6 +49,9 @@ pub fn start(usual: LevelFilter, verbose: u8, quiet: bool) {
     builder.target(Target::Pipe(Box::new(out::Stderr)));
     builder.format(move |out, record| {
         let text = record.args().to_string();
+        if reader == Reader::Person && verbose == 0 && !by_variable && !journal {
+            return out.write_all(remark(record.level().as_str(), &text).as_bytes());
+        }
         let line = line(
             SystemTime::now(),
             record.level(),
@@ -61,6 +64,38 @@ pub fn start(usual: LevelFilter, verbose: u8, quiet: bool) {
     if builder.try_init().is_ok() && !by_variable {
         set_level(level);
     }
+}
+
+/// Who reads a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Whoever waits for a program's end: without `-v` they have no use for time and place.
+    Person,
+    /// Another program, or somebody much later.
+    Operator,
+}
+
+/// A record for somebody who waits.
+fn remark(level: &str, text: &str) -> String {
+    let word = match level {
+        "WARN" => "WARNING",
+        other => other,
+    };
+    format!("{word}: {}\n", escaped(text, steers))
+}
+
+/// A line of another program's log, as somebody who waits reads it; one that is none as it is.
+pub fn without_place(line: &str) -> String {
+    let read = || {
+        let (_time, rest) = line.split_once("Z ")?;
+        let (level, rest) = rest.split_once(' ')?;
+        let (_place, text) = rest.split_once(": ")?;
+        let level = level.to_ascii_uppercase();
+        LEVELS
+            .contains(&level.to_ascii_lowercase().as_str())
+            .then(|| remark(&level, text).trim_end().to_owned())
+    };
+    read().unwrap_or_else(|| line.to_owned())
 }
 
 /// From now on so much is told; where `NOPORTS_LOG` is set, no more than that lets through.
@@ -182,6 +217,25 @@ mod tests {
         assert_eq!(
             line,
             "1970-01-01T00:00:00.000Z info  program::bridge: from=\\u{1b}[2J\\n2026 info forged\n"
+        );
+    }
+
+    #[test]
+    fn a_persons_line_has_neither_time_nor_place() {
+        for (line, want) in [
+            (
+                "1970-01-01T00:00:00.000Z warn  session::bridge: connection=3 ended reason=\"x: y\"",
+                "WARNING: connection=3 ended reason=\"x: y\"",
+            ),
+            ("1970-01-01T00:00:00.000Z error at: x", "ERROR: x"),
+            ("what is no log line: stays", "what is no log line: stays"),
+            ("JAZZ is no level: stays", "JAZZ is no level: stays"),
+        ] {
+            assert_eq!(without_place(line), want);
+        }
+        assert_eq!(
+            remark("WARN", "a\u{1b}[2J\nb"),
+            "WARNING: a\\u{1b}[2J\\nb\n"
         );
     }
 

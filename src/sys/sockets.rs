@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs,
     io::{self, BufRead, BufReader},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -29,6 +29,16 @@ impl Kernel {
     /// Of nobody.
     pub fn course(&mut self, _own: SocketAddr, _peer: SocketAddr) -> Option<Course> {
         match *self {}
+    }
+}
+
+/// This machine's own address: 127.0.0.1, and where there is no IPv4 at all `::1`.
+pub fn loopback() -> IpAddr {
+    let none = |why: io::Error| why.kind() == io::ErrorKind::AddrNotAvailable;
+    if UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_err_and(none) {
+        Ipv6Addr::LOCALHOST.into()
+    } else {
+        Ipv4Addr::LOCALHOST.into()
     }
 }
 

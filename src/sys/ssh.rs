@@ -33,7 +33,7 @@ mod typed;
 use std::{
     env,
     ffi::{OsStr, OsString},
-    net::UdpSocket,
+    net::{IpAddr, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -42,9 +42,10 @@ use std::{
 pub use alias::HostKeyAlias;
 pub use typed::{leads_elsewhere, shares_with_others, typed_user};
 
-use alias::{MAPPED, PLAIN};
+use alias::{MAPPED, ONLY_V6, PLAIN};
 use typed::{own_sockets, typed};
 
+use super::sockets::loopback as loopback_address;
 use crate::text::user::{MAX_USER_NAME, is_user_name};
 
 /// The first `ssh` on the search path, else the usual place.
@@ -191,11 +192,15 @@ impl SshLogin<'_> {
 
 /// Another device's connection may have the same socket.
 pub const NO_SHARED_CONNECTION: (&str, &str) = ("ControlPath", "none");
-/// What leads to a port of 127.0.0.1, whatever the configuration says; `plain`, for an ssh that is kept to IPv4.
+/// What leads to a port of this machine, whatever the configuration says; `plain`, for an ssh that is kept to IPv4.
 pub fn loopback(plain: bool) -> [(&'static str, &'static str); 6] {
     // What ssh is going to do.
     let usable = !plain && UdpSocket::bind((MAPPED, 0)).is_ok();
-    let address = if usable { MAPPED } else { PLAIN };
+    let address = match loopback_address() {
+        IpAddr::V6(_) => ONLY_V6,
+        IpAddr::V4(_) if usable => MAPPED,
+        IpAddr::V4(_) => PLAIN,
+    };
     [
         ("HostName", address),
         ("ProxyCommand", "none"),

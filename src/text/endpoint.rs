@@ -61,8 +61,19 @@ impl Endpoint {
 
 /// Not `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not host:port")]
+#[error("{:?} is not host:port{}", .0, bracketed(.0))]
 pub struct BadEndpoint(pub String);
+
+/// What was probably meant by an IPv6 address without brackets: where it ends cannot be seen.
+fn bracketed(text: &str) -> String {
+    let meant = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host::canonical(host).filter(|host| host.contains(':'))?;
+        Endpoint::parse(&format!("[{host}]:{port}"), None).ok()
+    });
+    meant.map_or(String::new(), |meant| {
+        format!("; an IPv6 address stands in brackets: {meant}")
+    })
+}
 
 impl FromStr for Endpoint {
     type Err = BadEndpoint;
@@ -151,5 +162,21 @@ mod tests {
     fn a_bad_endpoint_is_quoted_but_not_at_any_length() {
         let BadEndpoint(text) = Endpoint::parse(&"\u{e9}".repeat(10_000), None).unwrap_err();
         assert_eq!(text.chars().count(), 253);
+    }
+
+    #[test]
+    fn an_ipv6_address_without_brackets_is_shown_with_them() {
+        for (typed, want) in [
+            ("::1:80", Some("[::1]:80")),
+            ("2001:DB8::1:443", Some("[2001:db8::1]:443")),
+            ("fe80::1%eth0:22", Some("[fe80::1%eth0]:22")),
+            ("::1:99999", None),
+            ("a:b:1", None),
+            (":80", None),
+        ] {
+            let said = Endpoint::parse(typed, None).unwrap_err().to_string();
+            let hint = said.split("brackets: ").nth(1);
+            assert_eq!(hint, want, "{said}");
+        }
     }
 }

@@ -148,9 +148,9 @@ fn without_a_home_a_person_is_told_what_to_do() {
 fn what_root_installs_can_be_entered_by_everybody_whatever_its_umask() {
     for shell in SHELLS {
         let place = Place::new(shell);
-        place.tool("id", "echo 0");
         let strict = SCRIPT.replacen("set -eu\n", "set -eu\numask 077\n", 1);
         fs::write(place.dir.path("install.sh"), &strict).unwrap();
+        place.tool("id", "echo 0");
         place.installs(&[]);
         for folder in ["prefix", "prefix/bin", "prefix/lib", "prefix/lib/noports"] {
             let mode = fs::metadata(place.dir.path(folder)).unwrap().mode();

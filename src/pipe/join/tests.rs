@@ -63,6 +63,7 @@ async fn joined(how: How) -> (TcpStream, TcpStream, Joined) {
                     HalfClose(write.clone()),
                     inner_b,
                     Changes::default(),
+                    HALF_CLOSED,
                     &Meter::default(),
                 )
                 .await;
@@ -224,12 +225,28 @@ fn two_joins_with_twin_keys_understand_each_other() {
         let at_device = keys.changes(Side::Device);
         let meters = [Meter::default(), Meter::default()].map(std::sync::Arc::new);
         let [meter, other] = meters.clone();
-        let one =
-            spawn(
-                async move { join(near.clone(), HalfClose(near), left, at_client, &meter).await },
-            );
-        let two =
-            spawn(async move { join(far.clone(), HalfClose(far), right, at_device, &other).await });
+        let one = spawn(async move {
+            join(
+                near.clone(),
+                HalfClose(near),
+                left,
+                at_client,
+                HALF_CLOSED,
+                &meter,
+            )
+            .await
+        });
+        let two = spawn(async move {
+            join(
+                far.clone(),
+                HalfClose(far),
+                right,
+                at_device,
+                HALF_CLOSED,
+                &other,
+            )
+            .await
+        });
         let (up, down) = (pattern(3_000_001, 5), pattern(2_000_001, 6));
         let ((heard_client, heard_device), _) = zip(
             zip(receive(client.clone()), receive(device.clone())),

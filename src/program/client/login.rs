@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io,
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     sync::{
@@ -32,7 +33,9 @@ use crate::{
         launch::{self, BridgeExit, LocalAddress, Order, Said},
     },
     sys::{
+        log::without_place,
         paths,
+        sockets::loopback,
         ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
     },
     text::json::Object,
@@ -46,6 +49,10 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const LOGIN: Duration = Duration::from_secs(120);
 /// How long a bridge may take to end when its ssh has; one that has not by then is used by another, in the background.
 const BRIDGE_STORY: Duration = Duration::from_millis(500);
+
+/// What to do where this machine has neither 127.0.0.1 nor `::1`.
+const NO_LOOPBACK: &str = "this machine has no loopback address: ip link set lo up; or let ssh use no port, with \
+                           noports client … --stdio as its ProxyCommand";
 
 /// Where the person's ssh connects to.
 pub(super) enum LocalEntry {
@@ -79,19 +86,20 @@ pub(super) fn find_ssh() -> Result<PathBuf, Failure> {
 
 /// A port to listen on. Somebody else may take it before ssh does; ssh says so then.
 pub(super) async fn free_port(wanted: u16) -> Result<u16, Failure> {
-    let listener = TcpListener::bind(("127.0.0.1", wanted)).await;
+    let wanted = SocketAddr::new(loopback(), wanted);
+    let listener = TcpListener::bind(wanted).await;
     let at = listener.and_then(|listener| listener.local_addr());
     Ok(at.map_err(no_port(wanted))?.port())
 }
 
-fn no_port(wanted: u16) -> impl FnOnce(io::Error) -> Failure {
+fn no_port(wanted: SocketAddr) -> impl FnOnce(io::Error) -> Failure {
     move |error| {
-        let failure = Failure::plain(format!("cannot listen on 127.0.0.1:{wanted}: {error}"))
+        let failure = Failure::plain(format!("cannot listen on {wanted}: {error}"))
             .classic("Unable to find a spare local port");
-        if wanted == 0 {
-            failure
-        } else {
-            failure.hint("give another --local-port, or leave it out: any free port will do")
+        match (error.kind(), wanted.port()) {
+            (io::ErrorKind::AddrNotAvailable, _) => failure.hint(NO_LOOPBACK),
+            (_, 0) => failure,
+            _ => failure.hint("give another --local-port, or leave it out: any free port will do"),
         }
     }
 }
@@ -185,7 +193,7 @@ impl ShellBridge {
         let used = is_used.clone();
         let heard = move |said: Said<'_>| match said {
             Said::Spoken => used.store(true, Relaxed),
-            Said::Log(line) => cli::print_err(line),
+            Said::Log(line) => cli::print_err(&without_place(line)),
             Said::Target(_) => {}
         };
         let (stop, stopped) = channel::bounded(1);

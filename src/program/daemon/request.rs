@@ -287,6 +287,12 @@ impl Daemon {
         self.act_once(from, meeting.session, meeting.stamp.as_ref())
             .await?;
         let keys = self.keys(meeting)?;
+        if let SessionRequest::Ssh(request) = asked
+            && request.meeting.encryption.is_none()
+        {
+            let takes = self.keyring.takes_inner().await;
+            takes.map_err(|why| format!("{NO_BRIDGE}{why}"))?;
+        }
         let key = if self.brings_a_key(asked) {
             let made = self.keyring.temporary(from, meeting.session).await;
             Some(made.map_err(|why| format!("{NO_BRIDGE}no temporary ssh key: {why}"))?)
@@ -294,8 +300,10 @@ impl Daemon {
             None
         };
         let answer = self.acceptance(from, asked, &keys, key.as_ref())?;
-        let source = self.sources.as_ref();
-        let source = source.and_then(|sources| sources.of(from, &target));
+        let source = match &self.sources {
+            Some(sources) => sources.of(from, &target).await,
+            None => None,
+        };
         place.has_lines = ignored::tells_session(from);
         if place.has_lines {
             info!(

@@ -5,27 +5,27 @@
 //! of its own there, `127.x.y.z`, the same every time; others cannot tell which, for a key of this device is in it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use async_std::task;
+use async_std::{future::timeout, task};
 use log::warn;
 use ring::hmac;
 
 use crate::{
     at::AtSign,
-    net::{
-        dial::{self, is_localhost},
-        ssh_server::SshServer,
-    },
+    net::{dial, ssh_server::SshServer},
     text::endpoint::Endpoint,
 };
 
 /// How long is believed what sshd said it was; it may be upgraded.
 const BELIEVED: Duration = Duration::from_secs(600);
+
+/// No session waits longer for a name.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether clients have addresses of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,23 +79,23 @@ impl ClientSources {
 
     /// Where this client's connections to the target come from, if not from where all do. No session waits for sshd: it was
     /// asked at the start, and now and then while the last answer counts.
-    pub(super) fn of(&self, client: &AtSign, target: &Endpoint) -> Option<Ipv4Addr> {
-        if target.port != self.0.sshd.port || ![target, &self.0.sshd].into_iter().all(is_here) {
+    pub(super) async fn of(&self, client: &AtSign, target: &Endpoint) -> Option<Ipv4Addr> {
+        if target.port != self.0.sshd.port {
             return None;
         }
         let found = *self.found();
         if found.asked.is_none_or(|asked| asked.elapsed() > BELIEVED) {
             task::spawn(self.clone().ask());
         }
-        found.counts.then(|| self.address(client.as_str()))
+        (found.counts && leads_here(target).await).then(|| self.address(client.as_str()))
     }
 
     /// Asks sshd what it is, from an address that no client has. One that is not there is asked again.
     pub(super) async fn ask(self) {
-        if !is_here(&self.0.sshd) {
+        self.found().asked = Some(Instant::now());
+        if !leads_here(&self.0.sshd).await {
             return;
         }
-        self.found().asked = Some(Instant::now());
         let (ours, sshd) = (self.address(""), self.0.sshd.clone());
         let asked = task::spawn_blocking(move || SshServer::ask(&sshd, Some(ours)));
         let Some((server, at)) = asked.await else {
@@ -128,37 +128,22 @@ impl ClientSources {
     }
 }
 
-/// Whether that leads to 127.0.0.1. There are many spellings: 127.1, 0.0.0.0, ::ffff:127.0.0.1.
-fn is_here(at: &Endpoint) -> bool {
-    let ip = at.host.parse::<IpAddr>().map(|ip| ip.to_canonical());
-    match ip {
-        Ok(ip) => ip == Ipv4Addr::LOCALHOST || ip == Ipv4Addr::UNSPECIFIED,
-        Err(_) => is_localhost(&at.host) || is_old_spelling(&at.host),
-    }
-}
-
-/// Of 127.0.0.1, as the system's resolver takes it: fewer parts than four, other bases.
-fn is_old_spelling(host: &str) -> bool {
-    let number = |part: &str| {
-        let (digits, base) = match part.strip_prefix("0x").or(part.strip_prefix("0X")) {
-            Some(digits) => (digits, 16),
-            None if part.len() > 1 && part.starts_with('0') => (&part[1..], 8),
-            None => (part, 10),
-        };
-        u32::from_str_radix(digits, base).ok()
-    };
-    let parts: Option<Vec<u32>> = host.split('.').map(number).collect();
-    match parts.as_deref() {
-        Some([127, 1] | [127, 0, 1] | [127, 0, 0, 1] | [0x7f00_0001] | [0]) => true,
-        Some([0, rest @ ..]) => rest.len() <= 3 && rest.iter().all(|part| *part == 0),
-        _ => false,
-    }
+/// Whether that leads to 127.0.0.1, as the bridge will find it: names and old spellings (127.1) are the resolver's business.
+async fn leads_here(to: &Endpoint) -> bool {
+    let found = timeout(RESOLVED_WITHIN, dial::resolve(to)).await;
+    let first = found.ok().and_then(|found| Some(found.ok()?.front()?.ip()));
+    first.is_some_and(dial::is_here)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{collections::HashSet, io::Write, net::TcpListener, thread};
+    use std::{
+        collections::HashSet,
+        io::Write,
+        net::{IpAddr, TcpListener},
+        thread,
+    };
 
     use async_std::task::block_on;
 
@@ -191,8 +176,16 @@ mod tests {
             let sources = ClientSources::new(b"device", &to("localhost", port));
             let asked = greets(listener, said);
             block_on(sources.clone().ask());
-            for (host, port) in [("nas", port), ("localhost", port ^ 1), ("127.0.0.2", port)] {
-                assert_eq!(sources.of(&alice, &to(host, port)), None, "{host}");
+            for (host, port) in [
+                ("nas.invalid", port),
+                ("localhost", port ^ 1),
+                ("127.0.0.2", port),
+            ] {
+                assert_eq!(
+                    block_on(sources.of(&alice, &to(host, port))),
+                    None,
+                    "{host}"
+                );
             }
             for host in [
                 "localhost",
@@ -202,10 +195,11 @@ mod tests {
                 "0x7f.1",
                 "2130706433",
                 "0",
+                "0177.0.0.1",
                 "0.0.0.0",
                 "::ffff:127.0.0.1",
             ] {
-                let one = sources.of(&alice, &to(host, port));
+                let one = block_on(sources.of(&alice, &to(host, port)));
                 let want = counts && cfg!(target_os = "linux");
                 assert_eq!(one, want.then(|| sources.address("@alice")), "{said}");
             }
@@ -224,10 +218,10 @@ mod tests {
         let listener = TcpListener::bind((to.host.as_str(), to.port)).unwrap();
         let asked = greets(listener, "SSH-2.0-OpenSSH_9.9\r\n");
         let alice: AtSign = "@alice".parse().unwrap();
-        assert_eq!(sources.of(&alice, &to), None);
+        assert_eq!(block_on(sources.of(&alice, &to)), None);
         asked.join().unwrap();
         block_on(until("sshd has been asked", || {
-            sources.of(&alice, &to).is_some() || !cfg!(target_os = "linux")
+            block_on(sources.of(&alice, &to)).is_some() || !cfg!(target_os = "linux")
         }));
     }
 

@@ -1,15 +1,21 @@
 //! `[BIND:]PORT:HOST:PORT`, as for `ssh -L`.
 
 use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr},
     str::FromStr,
 };
 
-use crate::text::{
-    endpoint::Endpoint,
-    port::{port, port_or_any},
+use crate::{
+    sys::sockets::loopback,
+    text::{
+        endpoint::Endpoint,
+        host::canonical,
+        port::{port, port_or_any},
+    },
 };
+
+/// Most words between colons: two IPv6 addresses and two ports.
+const MOST_WORDS: usize = 18;
 
 /// A local port, and what is to be behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +56,9 @@ impl BadForward {
 
     /// The forward that was probably meant; else one that shows what they look like.
     pub fn meant(&self) -> String {
+        if let Some(meant) = bracketed(&self.text) {
+            return meant;
+        }
         let is_port = |word: &str| port(word).is_ok();
         let host = |name: &str| Endpoint::parse(&format!("{name}:1"), None).is_ok();
         match self.text.split(':').collect::<Vec<_>>()[..] {
@@ -60,6 +69,36 @@ impl BadForward {
             _ => "8080:localhost:80".to_owned(),
         }
     }
+}
+
+/// With the brackets that an IPv6 address needs here, where that makes it one that can be read.
+fn bracketed(text: &str) -> Option<String> {
+    let words: Vec<&str> = text.split(':').take(MOST_WORDS + 1).collect();
+    if words.len() > MOST_WORDS {
+        return None;
+    }
+    let last = words.len();
+    // The longest address first, for `2001:db8::1` holds others.
+    let places = (1..=last)
+        .rev()
+        .flat_map(|long| (0..=last - long).map(move |at| (at, at + long)));
+    let with = places.filter_map(|(start, end)| {
+        let address = words[start..end].join(":");
+        let known = canonical(&address).is_some_and(|host| host.contains(':'));
+        let inner = format!("[{address}]");
+        known.then(|| {
+            [&words[..start], &[&inner], &words[end..]]
+                .concat()
+                .join(":")
+        })
+    });
+    let with: Vec<String> = with.collect();
+    // A target alone, and one that has its brackets.
+    let typed = text.starts_with('[').then(|| text.to_owned());
+    let with_port = with.iter().chain(&typed);
+    let with_port = with_port.map(|text| format!("0:{text}"));
+    let mut all = with.iter().cloned().chain(with_port);
+    all.find(|text| read(text).is_some())
 }
 
 fn is_number(word: &str) -> bool {
@@ -96,25 +135,15 @@ fn read(text: &str) -> Option<Forward> {
         _ => return None,
     };
     Some(Forward {
-        bind: bind.map_or_else(|| Some(here()), address)?,
+        bind: bind.map_or_else(|| Some(loopback()), address)?,
         port: port_or_any(port).ok()?,
         target: Endpoint::parse(&format!("{host}:{target}"), None).ok()?,
     })
 }
 
-/// This machine's own address: 127.0.0.1, and where there is no IPv4 at all `::1`.
-fn here() -> IpAddr {
-    let none = |why: io::Error| why.kind() == io::ErrorKind::AddrNotAvailable;
-    if UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_err_and(none) {
-        Ipv6Addr::LOCALHOST.into()
-    } else {
-        Ipv4Addr::LOCALHOST.into()
-    }
-}
-
 fn address(text: &str) -> Option<IpAddr> {
     match text {
-        "localhost" => Some(here()),
+        "localhost" => Some(loopback()),
         "*" => Some(Ipv4Addr::UNSPECIFIED.into()),
         literal => literal.trim_matches(['[', ']']).parse().ok(),
     }
@@ -168,6 +197,15 @@ mod tests {
             ("nas:443", "0:nas:443"),
             ("8080:nas", "8080:nas:8080"),
             ("8080:nas:99999", "8080:localhost:80"),
+            ("8080:::1:80", "8080:[::1]:80"),
+            ("8080:2001:db8::1:80", "8080:[2001:db8::1]:80"),
+            ("8080:fe80::1%eth0:80", "8080:[fe80::1%eth0]:80"),
+            ("::1:8080:localhost:80", "[::1]:8080:localhost:80"),
+            ("::1:80", "0:[::1]:80"),
+            ("[::1]:80", "0:[::1]:80"),
+            ("::1", "8080:localhost:80"),
+            ("1:2:3:4:5:6:7:8:9:10", "1:[2:3:4:5:6:7:8:9]:10"),
+            (&":".repeat(300), "8080:localhost:80"),
             ("", "8080:localhost:80"),
             ("0:0", "8080:localhost:80"),
             ("-x:80", "8080:localhost:80"),

@@ -65,13 +65,20 @@ pub(super) async fn carry(
     let (live, side, greeting) = (&*dialler.live, dialler.far.side, ends.greeting);
     let _standing = live.stands();
     let (unbegun, joined) = match ends.changes.take() {
-        None => (None, carry_plain(live, ends, stop).await),
+        None => (None, carry_plain(dialler, ends, stop).await),
         Some(changes) => {
             let (near, far) = (ends.local.clone(), ends.remote.clone());
             let _watched = watch(&far, ends.tell);
             let output = HalfClose(near.clone());
             let (input, output, began) = began::watch(ends.local, output, greeting);
-            let work = join(input, output, ends.remote, changes, &live.meter);
+            let work = join(
+                input,
+                output,
+                ends.remote,
+                changes,
+                dialler.half_closed,
+                &live.meter,
+            );
             let joined = until_told(live, work, greeting, stop, [&near, &far]).await;
             let by_far_end = match &joined {
                 Ok(_) => began.unbegun().is_some(),
@@ -100,13 +107,14 @@ pub(super) async fn carry(
 
 /// As they are. Each end has one descriptor: what is watched is what is joined.
 async fn carry_plain(
-    live: &Live,
+    dialler: &Dialler,
     ends: ConnectionEnds,
     stop: impl Future<Output = ()>,
 ) -> Result<Carried, JoinFailure> {
+    let live = &*dialler.live;
     let (near, far) = (raw(ends.local)?, Arc::new(raw(ends.remote)?));
     let _watched = watch_any(far.clone(), ends.tell);
-    let work = splice_metered(&near, &far, &live.meter);
+    let work = splice_metered(&near, &far, dialler.half_closed, &live.meter);
     until_told(live, work, ends.greeting, stop, [&near, &far]).await
 }
 
@@ -146,7 +154,7 @@ pub(super) async fn let_go<T, S: AsFd, const N: usize>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::pipe::cipher::SessionKeys;
+    use crate::pipe::keys::TransportKeys;
     use std::{fs, os::fd::AsFd};
 
     use futures_lite::future::{poll_once, zip};
@@ -154,7 +162,7 @@ mod tests {
     use crate::{
         np::far_end::FarEnd,
         session::bridge::carry::*,
-        testing::{listen, soon},
+        testing::{every_kind_of_keys, listen, soon},
     };
 
     /// The two ends of a connection.
@@ -173,28 +181,35 @@ mod tests {
             .count()
     }
 
+    fn dialler(keys: Option<TransportKeys>) -> Dialler {
+        Dialler::new(FarEnd {
+            rendezvous: "localhost:1".parse().unwrap(),
+            admission: None,
+            socket_key: None,
+            keys,
+            side: Side::Device,
+        })
+    }
+
+    fn ends(local: TcpStream, remote: TcpStream, keys: &Option<TransportKeys>) -> ConnectionEnds {
+        ConnectionEnds {
+            local,
+            remote,
+            changes: keys.as_ref().map(|keys| keys.changes(Side::Device)),
+            greeting: Greeting::Any,
+            tell: Tell::Nobody,
+        }
+    }
+
     /// There were two of the rendezvous' end: one was watched, and another one joined.
     #[test]
     fn an_end_has_one_descriptor_with_and_without_encryption_and_one_that_is_cut_is_reset() {
         soon(async {
-            for keys in [None, Some(SessionKeys::random(true).unwrap())] {
+            for keys in every_kind_of_keys() {
                 let ([local, person], [remote, rendezvous]) = (pair().await, pair().await);
                 let number = |tcp: &TcpStream| rustix::fs::fstat(tcp.as_fd()).unwrap().st_ino;
                 let numbers = [number(&local), number(&remote)];
-                let dialler = Dialler::new(FarEnd {
-                    rendezvous: "localhost:1".parse().unwrap(),
-                    admission: None,
-                    socket_key: None,
-                    keys: None,
-                    side: Side::Device,
-                });
-                let ends = ConnectionEnds {
-                    local,
-                    remote,
-                    changes: keys.as_ref().map(|keys| keys.changes(Side::Device)),
-                    greeting: Greeting::Any,
-                    tell: Tell::Nobody,
-                };
+                let (dialler, ends) = (dialler(keys.clone()), ends(local, remote, &keys));
                 let (stop, stopped) = async_std::channel::bounded::<()>(1);
                 let stopped = async move {
                     let _ = stopped.recv().await;
@@ -208,6 +223,38 @@ mod tests {
                     let reset = end.peek(&mut [0]).await.unwrap_err().kind();
                     assert_eq!(reset, io::ErrorKind::ConnectionReset);
                 }
+            }
+        });
+    }
+
+    /// Of a session whose other end leaves every stream open nothing was seen but that its connections stay.
+    #[test]
+    fn a_peer_that_never_closes_is_named_once_in_a_session() {
+        soon(async {
+            for keys in every_kind_of_keys() {
+                let live = Live::of_tunnel("localhost:80".to_owned(), |_| {});
+                let dialler = Dialler {
+                    half_closed: Duration::from_millis(50),
+                    ..dialler(keys.clone()).watched_by(live.into())
+                };
+                for _ in 0..2 {
+                    let ([local, person], [remote, _stays_open]) = (pair().await, pair().await);
+                    person.shutdown(Shutdown::Write).unwrap();
+                    let carried = carry(&dialler, ends(local, remote, &keys), future::pending());
+                    let BridgeError::Broken(why) = carried.await.unwrap_err() else {
+                        panic!("it was begun");
+                    };
+                    assert_eq!(why.to_string(), "half closed, and silent for 50ms");
+                }
+                let again = io::Error::from(io::ErrorKind::TimedOut).into();
+                assert_eq!(
+                    dialler.live.news_of_peer(&again),
+                    None,
+                    "it was told before"
+                );
+                let new = Live::of_tunnel("localhost:80".to_owned(), |_| {});
+                assert_eq!(new.news_of_peer(&again), Some("never closes"));
+                assert_eq!(new.news_of_peer(&again), None);
             }
         });
     }

@@ -19,7 +19,10 @@ use crate::{
         far_end::FarEnd,
         pairs::{COUNTERPART_TIME, Dialer},
     },
-    pipe::{cipher::Side, join::Changes},
+    pipe::{
+        cipher::Side,
+        join::{Changes, HALF_CLOSED},
+    },
     secret::Secret,
     sys::process::descriptors_left,
 };
@@ -47,6 +50,8 @@ pub(super) struct Dialler {
     pub(super) nearness: Option<NearnessSet>,
     /// From where a service of this machine is dialled, if from a certain address.
     pub(super) source: Option<Ipv4Addr>,
+    /// How long a stream may stand half closed without a byte.
+    pub(super) half_closed: Duration,
 }
 
 impl Dialler {
@@ -57,6 +62,7 @@ impl Dialler {
             live: Arc::default(),
             nearness: None,
             source: None,
+            half_closed: HALF_CLOSED,
         }
     }
 

@@ -243,20 +243,25 @@ impl Live {
 
     /// The other end, or the way to it, did not do as it should: told once in a session.
     pub(super) fn peer_failed(&self, failure: &JoinFailure) {
+        if let Some(what) = self.news_of_peer(failure) {
+            log::warn!("peer=\"{what}\" reason={:?}", failure.error.to_string());
+        }
+    }
+
+    /// What is to be told of it.
+    pub(super) fn news_of_peer(&self, failure: &JoinFailure) -> Option<&'static str> {
         if !self.many {
-            return; // it ends with this
+            return None; // it ends with this
         }
         let what = match failure.at {
-            Some(End::Near) => return,
+            Some(End::Near) => return None,
             Some(End::Far) => {
                 "closed before it had taken everything: the end of a stream may be lost"
             }
             None if failure.error.kind() == ErrorKind::TimedOut => "never closes",
-            None => return,
+            None => return None,
         };
-        if !self.has_told_peer.swap(true, Relaxed) {
-            log::warn!("peer=\"{what}\" reason={:?}", failure.error.to_string());
-        }
+        (!self.has_told_peer.swap(true, Relaxed)).then_some(what)
     }
 
     /// The device will not tell why a target fails.

@@ -34,6 +34,8 @@ impl fmt::Display for HostKeyAlias {
     }
 }
 
+/// Where there is no IPv4.
+pub(super) const ONLY_V6: &str = "::1";
 pub(super) const PLAIN: &str = "127.0.0.1";
 /// [`PLAIN`] as an IPv6 socket has it.
 pub(super) const MAPPED: &str = "::ffff:127.0.0.1";

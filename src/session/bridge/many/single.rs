@@ -32,6 +32,7 @@ pub(in crate::session::bridge) async fn on_stdio(
             output,
             remote,
             changes.unwrap_or_default(),
+            dialler.half_closed,
             &dialler.live.meter,
         )
         .await;
