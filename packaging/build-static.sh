@@ -2,13 +2,14 @@
 # Makes the release files in dist/: for each kind of machine one executable that needs no library, no loader and no
 # particular distribution, because musl and everything else is inside.
 #
-#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [--only-tools] [x86_64|aarch64|armv7|armv6 …]
+#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [--only-tools] [--symbols] [x86_64|aarch64|armv7|armv6 …]
 #
 #   dist/noports-VERSION-ARCH.tar.gz   the executable, its manual pages, LICENSE, README.md, what git tracks of packaging/
 #   dist/noports-VERSION.cdx.json      bill of materials (CycloneDX)
 #   dist/provenance.json               commit, toolchain and flags of each file (SLSA, as an in-toto statement)
 #   dist/VERSION, dist/SHA256SUMS      what install.sh reads first; packaging/sign.sh puts SHA256SUMS.minisig beside them
 #   dist/install.sh                    the same as here, so that the folder is all that a web server needs
+#   target/static/ARCH/noports.symbols with --symbols this alone: the same code with names, for packaging/linked.py sizes
 #   target/static/ARCH/noports         the executable alone (all that --only-program makes), and build.txt: how it was made
 #
 # The compiler is whatever knows the machine:
@@ -50,6 +51,7 @@ while [ $# -gt 0 ]; do
     --rustup-add) add=yes ;;
     --only-program) all=no ;;
     --only-tools) all=tools ;;
+    --symbols) all=symbols ;;
     --out)
         [ $# -ge 2 ] || die "--out needs a folder"
         out=$2
@@ -166,6 +168,7 @@ build() {
         last="$last -C link-arg=-pie -C linker=$tools/packed-linker"
         ;;
     esac
+    [ $all != symbols ] || last="$last -C strip=none"
     # shellcheck disable=SC2086
     set -- rustc --config "$OWN" --message-format json-render-diagnostics "$@" -- $last
     mkdir -p "$work/$arch"
@@ -174,6 +177,10 @@ build() {
         export RUSTC="$rustc" CARGO="$cargo" RUSTFLAGS="$flags" NOPORTS_COMMIT="$commit" NOPORTS_TARGET="$target"
         "$tools/bin/cargo-zigbuild" "$@" >"$work/$arch/linked.json"
     )
+    if [ $all = symbols ]; then
+        cp "$work/$target/release/noports" "$work/$arch/noports.symbols"
+        return
+    fi
     file=$work/$arch/noports
     cp "$work/$target/release/noports" "$file"
     told "$file" >"$work/$arch/build.txt"
