@@ -169,7 +169,7 @@ older() { # older A B: is A an older version than B?
 
 cpu() {
     [ "$(uname -s)" = Linux ] ||
-        fail 1 "there are releases for Linux only, and this is $(uname -s)" "build it: sh install.sh in a checkout"
+        fail 1 "there are releases for Linux only, and this is $(uname -s)" "try to build it: sh install.sh in a checkout; nobody has yet"
     case $(uname -m) in
     x86_64 | amd64) echo x86_64 ;;
     aarch64 | arm64 | armv8*) echo aarch64 ;;

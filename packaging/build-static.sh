@@ -2,7 +2,7 @@
 # Makes the release files in dist/: for each kind of machine one executable that needs no library, no loader and no
 # particular distribution, because musl and everything else is inside.
 #
-#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [--only-tools] [--symbols] [x86_64|aarch64|armv7|armv6 …]
+#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [--only-tools] [--symbols] [ARCH …]
 #
 #   dist/noports-VERSION-ARCH.tar.gz   the executable, its manual pages, LICENSE, README.md, what git tracks of packaging/
 #   dist/noports-VERSION.cdx.json      bill of materials (CycloneDX)
@@ -16,6 +16,10 @@
 #   * rustc on PATH, when it has the target's standard library (rustup target add TARGET; --rustup-add does that);
 #   * else a rustc whose standard library is there as source, which is then built too. Debian has one:
 #     rustc-web cargo-web rust-web-src (--install-deps fetches them with apt-get).
+# ARCH is x86_64, aarch64, armv7 and armv6, all four unless named; or riscv64, which is no release until somebody has run one.
+# For FreeBSD and macOS nothing is built: these compilers bring no standard library for them, and nothing here could run the
+# result. The code has a fall-back for each call that only Linux has; that was read, not compiled.
+#
 # C compiler, linker and musl are zig's, driven by cargo-zigbuild: PyPI's packages, those of tools.txt, in target/static/tools.
 #
 # The same commit and the same tools make the same bytes, wherever the checkout lies: packaging/twice.sh compares them.
@@ -57,7 +61,7 @@ while [ $# -gt 0 ]; do
         out=$2
         shift
         ;;
-    x86_64 | aarch64 | armv7 | armv6) archs="$archs $1" ;;
+    x86_64 | aarch64 | armv7 | armv6 | riscv64) archs="$archs $1" ;;
     *) die "unknown: $1 (usage: see the top of this file)" ;;
     esac
     shift
@@ -77,6 +81,7 @@ triple() {
     x86_64 | aarch64) echo "$1-unknown-linux-musl" ;;
     armv7) echo armv7-unknown-linux-musleabihf ;;
     armv6) echo arm-unknown-linux-musleabihf ;;
+    riscv64) echo riscv64gc-unknown-linux-musl ;;
     esac
 }
 
@@ -229,6 +234,7 @@ inspect() {
     *-aarch64) run="qemu-aarch64-static -cpu cortex-a53" ;;
     *-armv7) run="qemu-arm-static -cpu cortex-a7" ;;
     *-armv6) run="qemu-arm-static -cpu arm1176" ;;
+    *-riscv64) run=qemu-riscv64-static ;;
     *) run=nothing ;;
     esac
     if [ -n "$run" ] && ! command -v "${run%% *}" >/dev/null; then

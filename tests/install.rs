@@ -373,7 +373,10 @@ fn serve(socket: TcpStream, www: &Path, mood: Mood) {
     let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
     if mood == Mood::Drips {
         let mut drops = head.as_bytes().iter().chain(&bytes);
-        while drops.next().is_some_and(|drop| socket.write_all(&[*drop]).is_ok()) {
+        while drops
+            .next()
+            .is_some_and(|drop| socket.write_all(&[*drop]).is_ok())
+        {
             thread::sleep(Duration::from_millis(100));
         }
         return;

@@ -573,7 +573,8 @@ fn status_of_an_atserver_is_the_services_and_with_a_folder_the_servers() {
             "--data",
             &data,
         ];
-        let ports = ["--port", "0", "--first-port", "0"];
+        let me = user::me().unwrap().name;
+        let ports = ["--port", "0", "--first-port", "0", "--run-as", &me];
         stdout(cron.command(&[&base[..], &ports].concat())).await;
         let done = output(cron.command(&["atserver", "status"])).await;
         assert!(

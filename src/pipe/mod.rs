@@ -9,5 +9,6 @@ pub mod join;
 mod copy;
 mod drive;
 mod half;
+mod kernel;
 mod pool;
 mod relay;

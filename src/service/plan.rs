@@ -198,6 +198,18 @@ fn as_root(program: &Program, manager: &dyn Manager) -> Failure {
     Failure::misuse(format!("noports {name} would run as root")).hint(hint)
 }
 
+fn named(name: &str, me: &Person, manager: &dyn Manager) -> Result<Person, Failure> {
+    let own = || (name == me.name).then(|| me.clone());
+    let listed = || user::by_name(name);
+    // For a service of one's own: where one's home is the list of users may know less well.
+    let found = if manager.is_for_the_machine() {
+        listed().or_else(own)
+    } else {
+        own().or_else(listed)
+    };
+    found.ok_or_else(|| Failure::misuse(format!("there is no user {name:?} on this machine")))
+}
+
 /// Whom the service runs as: a daemon's clients log in as that user. Who listens to strangers is root only if told so.
 fn person(
     program: &Program,
@@ -208,13 +220,8 @@ fn person(
     let nobody =
         || Failure::misuse("this account is not in the list of users").hint("--run-as USER");
     let me = user::me().ok_or_else(nobody)?;
-    let known = |name: &str| {
-        user::by_name(name)
-            .or_else(|| (name == me.name).then(|| me.clone()))
-            .ok_or_else(|| Failure::misuse(format!("there is no user {name:?} on this machine")))
-    };
     let person = match flag {
-        Some(name) => known(name)?,
+        Some(name) => named(name, &me, manager)?,
         None if !manager.is_for_the_machine() && me.uid == 0 && program.many => {
             return Err(as_root(program, manager));
         }
