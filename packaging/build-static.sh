@@ -272,12 +272,12 @@ rm -f "$out/SHA256SUMS" "$out/SHA256SUMS.minisig" "$out/provenance.json"
 # shellcheck disable=SC2086
 python3 packaging/provenance.py "$out" "$version" "$epoch" $builds >"$work/provenance.new"
 mv "$work/provenance.new" "$out/provenance.json"
-# A web server reads it, whatever this one's umask.
-chmod 755 "$out"
-chmod 644 "$out"/*
 (
     cd "$out"
     sha256sum ./* | sed 's|\./||' >"$OLDPWD/$work/SHA256SUMS.new"
 )
 mv "$work/SHA256SUMS.new" "$out/SHA256SUMS"
+# A web server reads it, whatever this one's umask.
+chmod 755 "$out"
+chmod 644 "$out"/*
 cat "$out/SHA256SUMS"
