@@ -205,12 +205,9 @@ def write_sizes(executable, path):
         text = file.read()
     row = re.compile(r"^(\| `([^`]+)` \| [^|]+ \|) [^|]* \|$", re.MULTILINE)
     text = row.sub(lambda found: f"{found[1]} {costs.get(found[2], 0):,} |", text)
-    whole = f"Of {sum(bytes_of.values()):,} bytes with a name {bytes_of['noports']:,} are ours"
-    text, times = re.subn(r"Of [0-9,]+ bytes with a name [0-9,]+ are ours", whole, text)
-    if times != 1:
-        sys.exit(f"{path} does not say how much has a name")
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
+    print(f"{path}: of {sum(bytes_of.values()):,} bytes with a name {bytes_of['noports']:,} are ours")
 
 
 def main():
