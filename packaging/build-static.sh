@@ -18,7 +18,7 @@
 #     rustc-web cargo-web rust-web-src (--install-deps fetches them with apt-get).
 # ARCH is x86_64, aarch64, armv7 and armv6, all four unless named; or riscv64, which is no release until somebody has run one.
 # For FreeBSD and macOS nothing is built: these compilers bring no standard library for them, and nothing here could run the
-# result. The code has a fall-back for each call that only Linux has; that was read, not compiled.
+# result. Three calls that only Linux has stand there without a fall-back: splice, TCP_USER_TIMEOUT and dumpable.
 #
 # C compiler, linker and musl are zig's, driven by cargo-zigbuild: PyPI's packages, those of tools.txt, in target/static/tools.
 #

@@ -11,7 +11,6 @@ use std::{
     future::{Future, pending, poll_fn},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd,
     pin::Pin,
     task::Poll,
     time::Duration,
@@ -129,16 +128,7 @@ pub fn tune(tcp: &TcpStream) -> io::Result<()> {
         .with_interval(KEEP_ALIVE_INTERVAL);
     socket2::SockRef::from(tcp).set_tcp_keepalive(&keep_alive)?;
     sockopt::set_tcp_keepcnt(tcp, KEEP_ALIVE_PROBES)?;
-    give_up_after(tcp, SILENCE)
-}
-
-/// Ends the connection when what was sent has been unanswered for so long. Where the system has no such limit its probes end one
-/// that is silent.
-pub(super) fn give_up_after(tcp: impl AsFd, limit: Duration) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(tcp, limit.as_millis() as u32)?;
-    #[cfg(not(target_os = "linux"))]
-    let _ = (tcp, limit);
+    sockopt::set_tcp_user_timeout(tcp, SILENCE.as_millis() as u32)?;
     Ok(())
 }
 

@@ -28,8 +28,9 @@ use async_std::{
     task::{sleep, spawn},
 };
 use futures_lite::future::yield_now;
+use rustix::net::sockopt;
 
-use super::dial::{SILENCE, give_up_after};
+use super::dial::SILENCE;
 use crate::sys::sockets::{Course, Kernel, each_course, name_of};
 
 /// Between two looks at connections that rest.
@@ -198,7 +199,7 @@ impl One {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(limit) = state.limit(course, now) {
             // One that has ended needs none.
-            let _ = give_up_after(&self.socket, limit);
+            let _ = sockopt::set_tcp_user_timeout(&self.socket, limit.as_millis() as u32);
         }
         if self.tell == Tell::Aloud {
             match state.news(course) {
@@ -249,7 +250,7 @@ impl Drop for One {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.is_pressed {
             // What has not arrived yet may still do so, without us.
-            let _ = give_up_after(&self.socket, SILENCE);
+            let _ = sockopt::set_tcp_user_timeout(&self.socket, SILENCE.as_millis() as u32);
         }
     }
 }
@@ -257,8 +258,6 @@ impl Drop for One {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use rustix::net::sockopt;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -9,6 +9,5 @@ pub mod join;
 mod copy;
 mod drive;
 mod half;
-mod kernel;
 mod pool;
 mod relay;

@@ -17,13 +17,15 @@ use std::{
 
 use async_io::Async;
 use futures_lite::AsyncWrite;
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
+};
 
 use super::{
     copy::Copy,
     drive::{Pump, PumpError, TURNS, closed, give_way},
     half::HalfClose,
-    kernel::{self, splice},
     pool::Pool,
 };
 
@@ -138,7 +140,7 @@ impl<'a> Splice<'a> {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
         let pipe = take_pipe().map_err(SpliceError::Refused)?;
         loop {
-            match splice(self.from, &pipe.write, MOST) {
+            match splice(self.from, None, &pipe.write, None, MOST, FLAGS) {
                 Ok(0) => {
                     self.ended = true;
                     give_pipe(pipe);
@@ -171,7 +173,7 @@ impl<'a> Splice<'a> {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
         while let Some((pipe, left)) = &mut self.filled {
-            match splice(&pipe.read, self.to, *left) {
+            match splice(&pipe.read, None, self.to, None, *left, FLAGS) {
                 Ok(sent) => {
                     self.given += sent as u64;
                     *left -= sent;
@@ -236,7 +238,9 @@ fn take_pipe() -> Result<Pipe, Errno> {
     if let Some(pipe) = PIPES.with(Pool::take) {
         return Ok(pipe);
     }
-    let (read, write) = kernel::pipe(MOST)?;
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // Above the system's quota the size stays at 64 KiB, which works as well.
+    let _ = fcntl_setpipe_size(&write, MOST);
     Ok(Pipe { read, write })
 }
 
@@ -248,6 +252,7 @@ fn give_pipe(pipe: Pipe) {
 const MOST: usize = 256 * 1024;
 /// Idle pipes per thread.
 const KEPT: usize = 8;
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

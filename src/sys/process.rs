@@ -19,7 +19,7 @@ use async_process::{Child, Command, Stdio};
 use futures_lite::AsyncWriteExt;
 use rustix::{
     io::Errno,
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
 };
 
 /// Our own executable; where the kernel offers it, the very file that is running, even if it has been
@@ -101,12 +101,8 @@ pub fn protect_memory() {
     if let Err(error) = setrlimit(Resource::Core, none) {
         log::debug!("core_dumps=left reason={error}");
     }
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-            log::debug!("dumpable=left reason={error}");
-        }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        log::debug!("dumpable=left reason={error}");
     }
 }
 
