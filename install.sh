@@ -113,6 +113,9 @@ main() {
     *) prefix=$(pwd)/$prefix ;;
     esac
     bin=$prefix/bin home=$prefix/lib/noports
+    # Whose services root reaches: its own, or everybody's.
+    own=
+    [ -z "$root" ] || [ -n "$everybody" ] || own=--own
     target=$bin/noports receipt=$home/receipt
 
     [ -z "$device" ] || check_device "$@"
@@ -151,6 +154,10 @@ version_here() { # of the file in place: its version, or nothing when it is not 
     done <"$receipt"
 }
 
+must_be_ours() { # must_be_ours HINT
+    [ ! -e "$target" ] || [ -n "$here" ] || [ -n "$force" ] || fail 1 "$target belongs to another program, or was changed" "$1"
+}
+
 older() { # older A B: is A an older version than B?
     [ "$1" != "$2" ] && printf '%s\n%s\n' "$1" "$2" | awk -F '[.+-]' '
         { for (i = 1; i <= 3; i++) part[NR, i] = $i + 0; pre[NR] = $0 ~ /-/ }
@@ -162,7 +169,7 @@ older() { # older A B: is A an older version than B?
 
 cpu() {
     [ "$(uname -s)" = Linux ] ||
-        fail 1 "there are releases for Linux only, and this is $(uname -s)" "build it: sh install.sh in a checkout"
+        fail 1 "there are releases for Linux only, and this is $(uname -s)" "try to build it: sh install.sh in a checkout; nobody has yet"
     case $(uname -m) in
     x86_64 | amd64) echo x86_64 ;;
     aarch64 | arm64 | armv8*) echo aarch64 ;;
@@ -489,10 +496,7 @@ install() {
     esac
     [ -n "$checkout" ] && grep -q '^name = "noports"' "$checkout/Cargo.toml" 2>/dev/null || checkout=
     here=$(version_here)
-    if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
-        fail 1 "$target belongs to another program, or was changed" \
-            "choose another place with --prefix, or replace it with --force"
-    fi
+    must_be_ours "choose another place with --prefix, or replace it with --force"
     if [ -n "$dry" ]; then
         plan
         return 0
@@ -605,47 +609,14 @@ papers() {
         rm -f "$home/papers.new"
 }
 
-# Services go on with the new version; sessions of a daemon are left alone by that.
+# Services go on with the new version; sessions of a daemon are left alone by that. The program says whom it could not reach.
 renew() {
     [ -n "$here" ] && [ -n "$restart" ] || return 0
-    "$target" service restart 2>&1 | sed -n '/is restarted$/s/^/  /p' >&2 || :
-    [ -n "$root" ] || return 0
-    theirs " (deleted)" | while read -r user pid program; do
-        if [ -n "$everybody" ]; then
-            for_user "$user" service restart 2>&1 | sed -n '/is restarted$/s/^/  /p' >&2 || :
-            [ ! -e "/proc/$pid" ] || say "  $program of $user, process $pid, goes on with the old program: it is no service"
-        else
-            say "  $program of $user, process $pid, goes on with the old program; as $user: noports service restart (or --all-users here)"
-        fi
-    done
-}
-
-# theirs [" (deleted)"]: user, process and name of each program that runs from here (as it was), and that somebody started who
-# is not root: with a service of the machine root is its parent.
-theirs() {
-    for process in /proc/[0-9]*; do
-        [ "$(readlink "$process/exe" 2>/dev/null)" = "$target${1-}" ] || continue
-        program=$(tr '\0' '\n' <"$process/cmdline" 2>/dev/null | awk '
-            NR == 1 { n = split($0, path, "/"); name = path[n]
-                named["sshnpd"] = "daemon"; named["srvd"] = named["sshrvd"] = "rendezvous"
-                named["npp_file"] = named["npp_atserver"] = "policy"
-                if (name in named) { print named[name]; exit } }
-            NR == 2 && /^(daemon|rendezvous|policy|atserver)$/ { print; exit }')
-        parent=$(sed -n 's/^PPid:[^0-9]*//p' "$process/status" 2>/dev/null)
-        user=$(person "$process")
-        [ -n "$program" ] && [ -n "$user" ] && [ "$user" != root ] || continue
-        [ -n "${1-}" ] || [ "$user" = "$(person "/proc/$parent")" ] || continue
-        echo "$user ${process#/proc/} $program"
-    done
-}
-
-# shellcheck disable=SC2012
-person() { ls -ld "$1" 2>/dev/null | awk '{ print $3 }'; }
-
-for_user() { # for_user USER WORD…: noports as that user, who may have a service manager of his own
-    user=$1
-    shift
-    su -s /bin/sh "$user" -c "XDG_RUNTIME_DIR=/run/user/$(id -u "$user") exec$(quoted "$target" "$@")" </dev/null
+    said=$("$target" service restart --after-upgrade ${own:+"$own"} 2>&1) || :
+    [ -z "$said" ] || printf '%s\n' "$said" | sed 's/^/  /' >&2
+    case $said in
+    *'still runs'*) say "  whose it is restarts it: noports service restart; for services of users --all-users does that from here" ;;
+    esac
 }
 
 rollback() {
@@ -656,9 +627,9 @@ rollback() {
         say "would put back $("$home/previous" --version)"
         return 0
     fi
-    if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
-        fail 1 "$target belongs to another program, or was changed" "--force to replace it"
-    fi
+    must_be_ours "--force to replace it"
+    [ ! -e "$target" ] || [ "$(sha256 "$target")" != "$(sha256 "$home/previous")" ] ||
+        fail 1 "what was kept to go back to is the version that is here: an upgrade was cut off" "to download another: --version X"
     lock
     downgrade=1
     # A copy, because what is there now takes its place.
@@ -675,42 +646,23 @@ no_empty() {
     done
 }
 
-service_names() { sed -n 's/^\(noports-[^ ]*\).*/\1/p'; }
-
-services() { # services COMMAND…: uninstalls all services that this noports knows of, noports-PROGRAM or noports-PROGRAM-INSTANCE
-    for service in $("$@" service status 2>/dev/null | service_names); do
-        rest=${service#noports-}
-        program=${rest%%-*}
-        instance=${rest#"$program"}
-        "$@" "$program" uninstall ${instance:+--instance "${instance#-}"} 2>&1 | sed -n '/removed$/s/^/  /p' >&2 || :
-    done
-}
-
 uninstall() {
     here=$(version_here)
     if [ ! -e "$target" ] && [ ! -e "$home" ]; then
         say "noports is not installed in $prefix"
         return 0
     fi
-    if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
-        fail 1 "$target belongs to another program, or was changed" "--force to remove it"
-    fi
+    must_be_ours "--force to remove it"
     if [ -n "$dry" ]; then
         say "would remove $target, its links, manual pages and completions, and $home"
         return 0
     fi
-    users=
-    [ -z "$root" ] || users=$(theirs | cut -d ' ' -f 1 | sort -u)
-    [ -z "$users" ] || [ -n "$everybody" ] || [ -n "$force" ] || fail 1 \
-        "programs of these users run from here, which is left as it is: $(echo "$users" | tr '\n' ' ')" \
-        "--all-users uninstalls their services, too; --force leaves them, and they end with the next boot"
     lock
     if [ -e "$target" ]; then
-        services "$target"
-        for user in ${everybody:+$users}; do services for_user "$user"; done
-        left=$("$target" service status 2>/dev/null | service_names | head -n 1) || left=
-        [ -z "$left" ] || [ -n "$force" ] ||
-            fail 1 "the service $left still uses it" "uninstall it (noports service status shows it), or add --force"
+        # Before it changes anything it says whose programs run from here.
+        "$target" service uninstall ${own:+"$own"} ${force:+--force} >&2 || [ -n "$force" ] ||
+            fail 1 "services still use $target, which is left as it is: see above" \
+                "--all-users uninstalls those of users, too; --force leaves them, and they end with the next boot"
     fi
     for link in $LINKS; do
         [ ! -L "$bin/$link" ] || [ "$(readlink "$bin/$link")" != noports ] || rm -f "$bin/$link"

@@ -2,19 +2,24 @@
 # Makes the release files in dist/: for each kind of machine one executable that needs no library, no loader and no
 # particular distribution, because musl and everything else is inside.
 #
-#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [--only-tools] [x86_64|aarch64|armv7|armv6 …]
+#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [--only-tools] [--symbols] [ARCH …]
 #
 #   dist/noports-VERSION-ARCH.tar.gz   the executable, its manual pages, LICENSE, README.md, what git tracks of packaging/
 #   dist/noports-VERSION.cdx.json      bill of materials (CycloneDX)
 #   dist/provenance.json               commit, toolchain and flags of each file (SLSA, as an in-toto statement)
 #   dist/VERSION, dist/SHA256SUMS      what install.sh reads first; packaging/sign.sh puts SHA256SUMS.minisig beside them
 #   dist/install.sh                    the same as here, so that the folder is all that a web server needs
+#   target/static/ARCH/noports.symbols with --symbols this alone: the same code with names, for packaging/linked.py sizes
 #   target/static/ARCH/noports         the executable alone (all that --only-program makes), and build.txt: how it was made
 #
 # The compiler is whatever knows the machine:
 #   * rustc on PATH, when it has the target's standard library (rustup target add TARGET; --rustup-add does that);
 #   * else a rustc whose standard library is there as source, which is then built too. Debian has one:
 #     rustc-web cargo-web rust-web-src (--install-deps fetches them with apt-get).
+# ARCH is x86_64, aarch64, armv7 and armv6, all four unless named; or riscv64, which is no release until somebody has run one.
+# For FreeBSD and macOS nothing is built: these compilers bring no standard library for them, and nothing here could run the
+# result. Three calls that only Linux has stand there without a fall-back: splice, TCP_USER_TIMEOUT and dumpable.
+#
 # C compiler, linker and musl are zig's, driven by cargo-zigbuild: PyPI's packages, those of tools.txt, in target/static/tools.
 #
 # The same commit and the same tools make the same bytes, wherever the checkout lies: packaging/twice.sh compares them.
@@ -50,12 +55,13 @@ while [ $# -gt 0 ]; do
     --rustup-add) add=yes ;;
     --only-program) all=no ;;
     --only-tools) all=tools ;;
+    --symbols) all=symbols ;;
     --out)
         [ $# -ge 2 ] || die "--out needs a folder"
         out=$2
         shift
         ;;
-    x86_64 | aarch64 | armv7 | armv6) archs="$archs $1" ;;
+    x86_64 | aarch64 | armv7 | armv6 | riscv64) archs="$archs $1" ;;
     *) die "unknown: $1 (usage: see the top of this file)" ;;
     esac
     shift
@@ -75,6 +81,7 @@ triple() {
     x86_64 | aarch64) echo "$1-unknown-linux-musl" ;;
     armv7) echo armv7-unknown-linux-musleabihf ;;
     armv6) echo arm-unknown-linux-musleabihf ;;
+    riscv64) echo riscv64gc-unknown-linux-musl ;;
     esac
 }
 
@@ -166,6 +173,7 @@ build() {
         last="$last -C link-arg=-pie -C linker=$tools/packed-linker"
         ;;
     esac
+    [ $all != symbols ] || last="$last -C strip=none"
     # shellcheck disable=SC2086
     set -- rustc --config "$OWN" --message-format json-render-diagnostics "$@" -- $last
     mkdir -p "$work/$arch"
@@ -174,6 +182,10 @@ build() {
         export RUSTC="$rustc" CARGO="$cargo" RUSTFLAGS="$flags" NOPORTS_COMMIT="$commit" NOPORTS_TARGET="$target"
         "$tools/bin/cargo-zigbuild" "$@" >"$work/$arch/linked.json"
     )
+    if [ $all = symbols ]; then
+        cp "$work/$target/release/noports" "$work/$arch/noports.symbols"
+        return
+    fi
     file=$work/$arch/noports
     cp "$work/$target/release/noports" "$file"
     told "$file" >"$work/$arch/build.txt"
@@ -222,6 +234,7 @@ inspect() {
     *-aarch64) run="qemu-aarch64-static -cpu cortex-a53" ;;
     *-armv7) run="qemu-arm-static -cpu cortex-a7" ;;
     *-armv6) run="qemu-arm-static -cpu arm1176" ;;
+    *-riscv64) run=qemu-riscv64-static ;;
     *) run=nothing ;;
     esac
     if [ -n "$run" ] && ! command -v "${run%% *}" >/dev/null; then
@@ -259,12 +272,12 @@ rm -f "$out/SHA256SUMS" "$out/SHA256SUMS.minisig" "$out/provenance.json"
 # shellcheck disable=SC2086
 python3 packaging/provenance.py "$out" "$version" "$epoch" $builds >"$work/provenance.new"
 mv "$work/provenance.new" "$out/provenance.json"
-# A web server reads it, whatever this one's umask.
-chmod 755 "$out"
-chmod 644 "$out"/*
 (
     cd "$out"
     sha256sum ./* | sed 's|\./||' >"$OLDPWD/$work/SHA256SUMS.new"
 )
 mv "$work/SHA256SUMS.new" "$out/SHA256SUMS"
+# A web server reads it, whatever this one's umask.
+chmod 755 "$out"
+chmod 644 "$out"/*
 cat "$out/SHA256SUMS"

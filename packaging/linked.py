@@ -3,9 +3,8 @@
 
     packaging/linked.py dependencies FILE          does this table name what Cargo.toml names?
     packaging/linked.py licences [--compare FILE]  the licences that go along with the executable
-    packaging/linked.py sizes EXECUTABLE           bytes of each direct dependency in one with symbols, for the table:
-                                                   CARGO_PROFILE_RELEASE_STRIP=none packaging/build-static.sh …, before it looks at
-                                                   the size: target/static/TARGET/release/noports
+    packaging/linked.py sizes EXECUTABLE FILE      writes into this table what each costs in an executable with symbols, which
+                                                   packaging/build-static.sh --symbols x86_64 makes
 
 sbom.py makes the bill of materials of the same. What cargo says is linked: no build scripts, no macros, no tests' crates.
 """
@@ -158,15 +157,30 @@ def owner(symbol, crates):
     return named[0] if named else "rest"
 
 
+def library_names():
+    """Package → what its symbols begin with."""
+    kinds = {"lib", "rlib", "proc-macro"}
+    found = {}
+    for package in metadata()["packages"]:
+        for target in package["targets"]:
+            if kinds & set(target["kind"]):
+                found[package["name"]] = target["name"].replace("-", "_")
+    return found
+
+
 def sizes(executable):
+    """Package → bytes with its name, and with those of the crates that only it brings; and the sum of all symbols."""
     deps, _ = tree(TARGETS[:1])
-    crates = {one[0].replace("-", "_") for one in deps}
+    library = library_names()
+    crates = {library[one[0]] for one in deps}
     bytes_of = {}
     for line in run(["nm", "-C", "-S", "--defined-only", executable]).splitlines():
         fields = line.split(" ", 3)
         if len(fields) == 4 and len(fields[1]) == 16:
             name = owner(fields[3], crates)
             bytes_of[name] = bytes_of.get(name, 0) + int(fields[1], 16)
+    if "ring" not in bytes_of:
+        sys.exit(f"linked.py: {executable} has no symbols")
     root = next(one for one in deps if one[0] == "noports")
 
     def reached(without=None):
@@ -178,10 +192,22 @@ def sizes(executable):
                 waiting += deps[one]
         return found
 
-    for direct in sorted(deps[root]):
-        alone = {one[0].replace("-", "_") for one in reached() - reached(direct)}
-        print(f"{direct[0]:24} {bytes_of.get(direct[0].replace('-', '_'), 0):9} {sum(bytes_of.get(one, 0) for one in alone):9}")
-    print(f"noports {bytes_of.get('noports', 0)}, everything {sum(bytes_of.values())}")
+    costs = {}
+    for direct in deps[root]:
+        alone = {library[one[0]] for one in reached() - reached(direct)}
+        costs[direct[0]] = sum(bytes_of.get(one, 0) for one in alone)
+    return costs, bytes_of
+
+
+def write_sizes(executable, path):
+    costs, bytes_of = sizes(executable)
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    row = re.compile(r"^(\| `([^`]+)` \| [^|]+ \|) [^|]* \|$", re.MULTILINE)
+    text = row.sub(lambda found: f"{found[1]} {costs.get(found[2], 0):,} |", text)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    print(f"{path}: of {sum(bytes_of.values()):,} bytes with a name {bytes_of['noports']:,} are ours")
 
 
 def main():
@@ -192,8 +218,8 @@ def main():
             sys.stdout.write(licences())
         case ["licences", "--compare", path]:
             check_licences(path)
-        case ["sizes", executable]:
-            sizes(executable)
+        case ["sizes", executable, path]:
+            write_sizes(executable, path)
         case _:
             sys.exit(__doc__)
 

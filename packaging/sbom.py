@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import tomllib
 import uuid
 
 sys.dont_write_bytecode = True
@@ -87,6 +88,27 @@ def tools(build):
     return [{"type": "application", "name": name, "version": version} for name, version in rows]
 
 
+def known_faults(parts):
+    """Those of deny.toml, with the reason why each cannot be used here: what is called VEX."""
+    with open("packaging/deny.toml", "rb") as file:
+        known = tomllib.load(file)["advisories"]["ignore"]
+    faults = []
+    for each in known:
+        said = re.fullmatch(r"(\S+?):? (.*) VEX: (\w+)", each["reason"])
+        if not said and "not developed any more" in each["reason"]:
+            continue
+        affected = [ref for ref, part in parts.items() if said and part["name"] == said[1]]
+        if not affected:
+            sys.exit(f"deny.toml: {each['id']} says no crate that is linked, or not why its fault cannot be used (VEX: …)")
+        faults.append({
+            "id": each["id"],
+            "source": {"name": "RustSec", "url": f"https://rustsec.org/advisories/{each['id']}.html"},
+            "affects": [{"ref": ref} for ref in sorted(affected)],
+            "analysis": {"state": "not_affected", "justification": said[3], "detail": said[2]},
+        })
+    return faults
+
+
 def make(version, epoch, builds):
     builds = [read(build) for build in builds]
     targets = [build["target"] for build in builds]
@@ -123,6 +145,7 @@ def make(version, epoch, builds):
         },
         "components": sorted(parts.values(), key=lambda each: each["bom-ref"]),
         "dependencies": [{"ref": one, "dependsOn": sorted(edges[one])} for one in sorted(edges)],
+        "vulnerabilities": known_faults(parts),
     }
     # Its name is made of what it says.
     made["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(made, sort_keys=True))}"
@@ -189,7 +212,8 @@ def check(path, builds):
         print(f"{path}: {' '.join(one)} stands in the executable, and is missing", file=sys.stderr)
     if built != said or seen - said or len(seen) < LEAST_NAMES:
         sys.exit(f"{path} is not what is linked ({len(built)} crates linked, {len(said)} named, {len(seen)} seen)")
-    print(f"bill of materials: valid, {len(said)} crates named, {len(built)} linked, {len(seen)} seen in the executable")
+    faults = len(bom["vulnerabilities"])
+    print(f"bill of materials: valid, {faults} known faults with reasons, {len(said)} crates named, {len(built)} linked, {len(seen)} seen in the executable")
 
 
 def main():

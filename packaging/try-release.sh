@@ -1,6 +1,6 @@
 #!/bin/sh
-# Signs what lies in dist/ with a key of the moment, checks the signature with all that is here, and installs from it as people do:
-# packaging/try-release.sh
+# Signs what lies in dist/ with a key of the moment, checks the signature with all that is here, installs from it as people do, and
+# lets what it installed show the demo of the README: packaging/try-release.sh
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -41,8 +41,10 @@ sh install.sh --prefix "$work/prefix" --local "$archive" --public-key "$key"
 "$work/prefix/bin/noports" --version --verbose >"$work/version"
 grep -qx "commit    $(sed -n 's/^commit=//p' "target/static/$arch/build.txt")" "$work/version" || die "it does not say its commit"
 "$work/prefix/bin/noports" selftest >&2
+"$work/prefix/bin/noports" demo >"$work/demo" 2>&1 || { cat "$work/demo" >&2 && die "no demo"; }
+grep -q 'hello from .* of an sshd' "$work/demo" || die "the demo shows no session"
 tar -tzf "$archive" | grep -q '/man/noports-daemon\.1$' || die "no manual pages in $archive"
 tar -tzf "$archive" | grep -q '/licences/crates\.txt$' || die "no licences in $archive"
 # It was signed by nobody: nothing of it stays.
 rm dist/SHA256SUMS.minisig
-echo "release: $version, checked by noports$checked, installed"
+echo "release: $version, checked by noports$checked, installed, shown"

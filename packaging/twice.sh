@@ -49,7 +49,8 @@ cmp target/static/"$arch"/noports "$other/checkout/target/static/$arch/noports" 
 diff -r dist "$other/checkout/dist" || die "the releases differ"
 for file in dist/*; do
     theirs=$other/checkout/$file
-    [ "$(stat -c %a "$file")" = "$(stat -c %a "$theirs")" ] || die "$file can be read by others than its twin"
+    [ "$(stat -c %a "$file")" = "$(stat -c %a "$theirs")" ] ||
+        die "$file has mode $(stat -c %a "$file"), and $(stat -c %a "$theirs") where the umask was 077"
 done
 set -- dist/*
 [ $# -ge 6 ] || die "only $# files in dist"

@@ -10,6 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use async_std::task::block_on;
@@ -50,6 +51,8 @@ enum Mood {
     CutOff,
     Missing,
     Stalls,
+    /// A byte now and then.
+    Drips,
     Endless,
 }
 
@@ -377,6 +380,16 @@ fn serve(socket: TcpStream, www: &Path, mood: Mood) {
         return;
     }
     let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    if mood == Mood::Drips {
+        let mut drops = head.as_bytes().iter().chain(&bytes);
+        while drops
+            .next()
+            .is_some_and(|drop| socket.write_all(&[*drop]).is_ok())
+        {
+            thread::sleep(Duration::from_millis(100));
+        }
+        return;
+    }
     let _ = socket.write_all(head.as_bytes());
     let half = &bytes[..bytes.len() / 2];
     let _ = socket.write_all(if mood == Mood::Well { &bytes } else { half });

@@ -51,7 +51,8 @@ fn a_restart_leaves_a_rendezvous_that_carries_sessions_and_says_so() {
         let world = World::start().await;
         let cron = Cron::new(&world);
         let base = ["rendezvous", "install", "--init", "cron", "--instance", "a"];
-        let what = ["--as", RENDEZVOUS, "--host", "127.0.0.1"];
+        let me = user::me().unwrap().name;
+        let what = ["--as", RENDEZVOUS, "--host", "127.0.0.1", "--run-as", &me];
         stdout(cron.command(&[&base[..], &what].concat())).await;
         cron.install("b").await;
         let state = cron.file("noports-rendezvous-a.state");
@@ -110,7 +111,8 @@ fn a_rendezvous_of_a_version_that_tells_no_number_is_left_alone_too() {
         let world = World::start().await;
         let cron = Cron::new(&world);
         let base = ["rendezvous", "install", "--init", "cron", "--instance", "a"];
-        let what = ["--as", RENDEZVOUS, "--host", "127.0.0.1"];
+        let me = user::me().unwrap().name;
+        let what = ["--as", RENDEZVOUS, "--host", "127.0.0.1", "--run-as", &me];
         stdout(cron.command(&[&base[..], &what].concat())).await;
         let state = cron.file("noports-rendezvous-a.state");
         until("it says that there is none", || sessions(&state) == Some(0)).await;
@@ -252,6 +254,16 @@ fn root_reaches_peoples_own_services_and_names_what_it_cannot_reach() {
         let before = supervisor::read(&state).unwrap().pid;
 
         machine.new_executable();
+        // Only named.
+        let only_own = ["service", "restart", "--after-upgrade", "--own"];
+        let told = said(&output(machine.as_root(&only_own)).await);
+        for pid in [before, by_hand.id()] {
+            let left = format!("the daemon of pi, process {pid}, still runs");
+            assert!(told.contains(&left), "{told}");
+        }
+        assert_eq!(supervisor::read(&state).unwrap().pid, before, "{told}");
+        assert!(process::is_alive(before), "{told}");
+
         let done = output(machine.as_root(&["service", "restart", "--after-upgrade"])).await;
         let told = said(&done);
         assert!(told.contains("pi: noports-daemon is restarted\n"), "{told}");
@@ -268,6 +280,15 @@ fn root_reaches_peoples_own_services_and_names_what_it_cannot_reach() {
             fs::read_link(format!("/proc/{now}/exe")).unwrap(),
             machine.executable()
         );
+
+        let (code, told) = failure(machine.as_root(&["service", "uninstall", "--own"])).await;
+        let refused = "nothing was removed, for this runs from here: the daemon of pi, process ";
+        assert!(code == 1 && told.contains(refused), "{told}");
+        for pid in [now, by_hand.id()] {
+            assert!(told.contains(&format!("process {pid}")), "{told}");
+        }
+        stdout(machine.as_root(&["service", "uninstall", "--own", "--force"])).await;
+        assert!(process::running(&state).is_some(), "{told}");
 
         let done = output(machine.as_root(&["service", "uninstall"])).await;
         let told = said(&done);
@@ -429,6 +450,24 @@ fn who_listens_to_strangers_is_root_only_if_told_so() {
             assert!(!image.path("target").exists(), "{told}");
             stdout(command(&["--run-as", "root"])).await;
             fs::remove_dir_all(image.path("target")).unwrap();
+
+            // cron's are those of whoever installs them.
+            for init in ["cron", "systemd-user"] {
+                let print = |more: &[&str]| {
+                    let all = [
+                        &[program, "install", "--init", init, "--print"],
+                        words,
+                        more,
+                    ];
+                    world.noports(&all.concat())
+                };
+                let (code, told) = failure(print(&[])).await;
+                let want = format!(
+                    "noports {program} would run as root\n  hint: let another user install it: su USER -c 'noports {program} install"
+                );
+                assert!(code == 2 && told.contains(&want), "{init} {told}");
+                stdout(print(&["--run-as", "root"])).await;
+            }
         }
     });
 }
@@ -534,7 +573,8 @@ fn status_of_an_atserver_is_the_services_and_with_a_folder_the_servers() {
             "--data",
             &data,
         ];
-        let ports = ["--port", "0", "--first-port", "0"];
+        let me = user::me().unwrap().name;
+        let ports = ["--port", "0", "--first-port", "0", "--run-as", &me];
         stdout(cron.command(&[&base[..], &ports].concat())).await;
         let done = output(cron.command(&["atserver", "status"])).await;
         assert!(

@@ -83,6 +83,9 @@ struct Restart {
     /// for packages: only what runs; and, as root, what people run of their own
     #[argh(switch)]
     after_upgrade: bool,
+    /// as root: people's own services are named, and left as they are
+    #[argh(switch)]
+    own: bool,
     /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
@@ -92,6 +95,12 @@ struct Restart {
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "uninstall", example = "{command_name}")]
 struct Uninstall {
+    /// as root: not people's own services; while they run, nothing is done
+    #[argh(switch)]
+    own: bool,
+    /// with --own: leave them behind
+    #[argh(switch)]
+    force: bool,
     /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
@@ -116,7 +125,7 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     console.act(words, |console, args: Args| match args.what {
         Subcommand::Status(args) => show(console, &args.program, args.json),
         Subcommand::Restart(args) => console.finish(args.json, restart(console, &args)),
-        Subcommand::Uninstall(args) => console.finish(args.json, uninstall(console, args.json)),
+        Subcommand::Uninstall(args) => console.finish(args.json, uninstall(console, &args)),
     })
 }
 
@@ -172,7 +181,11 @@ fn restart(console: &Console, args: &Restart) -> Result<(), Failure> {
         }
     }
     if args.after_upgrade && rustix::process::geteuid().is_root() {
-        let others = others::act(&["service", "restart", "--after-upgrade"], print_err);
+        let others = if args.own {
+            Ok(())
+        } else {
+            others::act(&["service", "restart", "--after-upgrade"], print_err)
+        };
         for old in others::running(&others::own_file()?, true) {
             let (program, who, pid) = (old.program, old.who, old.pid);
             if left.iter().all(|told| told.pid != pid) {
@@ -221,9 +234,13 @@ fn told(mut problems: Vec<Failure>) -> Result<(), Failure> {
     last.map_or(Ok(()), Err)
 }
 
-fn uninstall(console: &Console, json: bool) -> Result<(), Failure> {
+fn uninstall(console: &Console, args: &Uninstall) -> Result<(), Failure> {
     let own = others::own_file()?;
     let found = own_services(&own);
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && args.own && !args.force {
+        refuse_while_used(&own, &found)?;
+    }
     let mut problems = Vec::new();
     for service in &found {
         let (name, file) = (&service.unit.name, service.unit.file.display());
@@ -234,8 +251,12 @@ fn uninstall(console: &Console, json: bool) -> Result<(), Failure> {
             Err(failure) => problems.push(failure),
         }
     }
-    if rustix::process::geteuid().is_root() {
-        let others = others::act(&["service", "uninstall"], print_err);
+    if is_root {
+        let others = if args.own {
+            Ok(())
+        } else {
+            others::act(&["service", "uninstall"], print_err)
+        };
         for left in others::running(&own, false) {
             let (program, who, pid) = (left.program, left.who, left.pid);
             print_err(&format!(
@@ -245,8 +266,33 @@ fn uninstall(console: &Console, json: bool) -> Result<(), Failure> {
         problems.extend(others.err());
     }
     let outcome = Outcome::new("uninstalled").raw("removed", found.len());
-    console.tell(json, outcome);
+    console.tell(args.json, outcome);
     told(problems)
+}
+
+/// What runs from this file, and is none of these services.
+fn refuse_while_used(file: &Path, services: &[InstalledService]) -> Result<(), Failure> {
+    let known = services
+        .iter()
+        .filter_map(|found| process::running(&found.manager.state(&found.unit)));
+    let known: Vec<u32> = known.map(|told| told.pid).collect();
+    let mut others = others::running(file, false);
+    others.retain(|found| !known.contains(&found.pid));
+    if others.is_empty() {
+        return Ok(());
+    }
+    let each = others.iter().map(|found| {
+        format!(
+            "the {} of {}, process {}",
+            found.program, found.who, found.pid
+        )
+    });
+    let all: Vec<String> = each.collect();
+    Err(Failure::plain(format!(
+        "nothing was removed, for this runs from here: {}",
+        all.join("; ")
+    ))
+    .hint("without --own their services are removed, too; --force leaves them behind"))
 }
 
 fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {

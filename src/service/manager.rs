@@ -170,9 +170,9 @@ pub trait Manager: Sync {
         true
     }
 
-    /// Why it does not run, as far as the manager knows.
-    fn why_down(&self, _unit: &Unit) -> String {
-        String::new()
+    /// Why it does not run, as far as the manager, or its log, knows.
+    fn why_down(&self, unit: &Unit) -> String {
+        process::last_failure(Path::new(&self.log(unit))).unwrap_or_default()
     }
 
     /// What a person should know once it is started.

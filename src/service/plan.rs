@@ -186,10 +186,28 @@ fn value_of<'a>(words: &'a [String], flag: &str) -> Option<&'a str> {
 /// Whom root's services for strangers run as, where there is this account and nobody else was named.
 const ACCOUNT: &str = "noports";
 
-fn as_root(program: &Program) -> Failure {
-    Failure::misuse(format!("noports {} would run as root", program.name)).hint(format!(
-        "--run-as USER names another one; or make an account that is taken by itself: useradd --system --create-home {ACCOUNT}"
-    ))
+fn as_root(program: &Program, manager: &dyn Manager) -> Failure {
+    let name = program.name;
+    let hint = if manager.is_for_the_machine() {
+        format!(
+            "--run-as USER names another one; or make an account that is taken by itself: useradd --system --create-home {ACCOUNT}"
+        )
+    } else {
+        format!("let another user install it: su USER -c 'noports {name} install …'")
+    };
+    Failure::misuse(format!("noports {name} would run as root")).hint(hint)
+}
+
+fn named(name: &str, me: &Person, manager: &dyn Manager) -> Result<Person, Failure> {
+    let own = || (name == me.name).then(|| me.clone());
+    let listed = || user::by_name(name);
+    // For a service of one's own: where one's home is the list of users may know less well.
+    let found = if manager.is_for_the_machine() {
+        listed().or_else(own)
+    } else {
+        own().or_else(listed)
+    };
+    found.ok_or_else(|| Failure::misuse(format!("there is no user {name:?} on this machine")))
 }
 
 /// Whom the service runs as: a daemon's clients log in as that user. Who listens to strangers is root only if told so.
@@ -202,13 +220,11 @@ fn person(
     let nobody =
         || Failure::misuse("this account is not in the list of users").hint("--run-as USER");
     let me = user::me().ok_or_else(nobody)?;
-    let known = |name: &str| {
-        user::by_name(name)
-            .or_else(|| (name == me.name).then(|| me.clone()))
-            .ok_or_else(|| Failure::misuse(format!("there is no user {name:?} on this machine")))
-    };
     let person = match flag {
-        Some(name) => known(name)?,
+        Some(name) => named(name, &me, manager)?,
+        None if !manager.is_for_the_machine() && me.uid == 0 && program.many => {
+            return Err(as_root(program, manager));
+        }
         None if !manager.is_for_the_machine() || me.uid != 0 => me.clone(),
         None => {
             let flags = ["--keys", "--data"];
@@ -222,7 +238,7 @@ fn person(
                 let own = user::by_name(ACCOUNT);
                 let fitting = [owner, caller, own].into_iter().flatten();
                 let not_root = fitting.into_iter().find(|person| person.uid != 0);
-                not_root.ok_or_else(|| as_root(program))?
+                not_root.ok_or_else(|| as_root(program, manager))?
             } else {
                 owner.or(caller).unwrap_or_else(|| me.clone())
             }
@@ -301,16 +317,12 @@ pub(super) fn data_in_file(words: &[String], person: &Person) -> Option<PathBuf>
 pub fn try_out(service: &Service) -> Result<(), Failure> {
     let person = &service.unit.person;
     let mut command = person.command(&service.executable);
-    let skip = service.program.serve.len();
-    command
-        .args([service.program.name, "verify"])
-        .args(&service.words[skip..])
-        .envs(
-            service
-                .environment
-                .iter()
-                .map(|(name, value)| (*name, value)),
-        );
+    command.args(service.verify()).envs(
+        service
+            .environment
+            .iter()
+            .map(|(name, value)| (*name, value)),
+    );
     let who = &person.name;
     let done = command.output().map_err(|why| {
         let file = service.executable.display();

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Seek, SeekFrom},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -151,6 +152,28 @@ pub(super) fn forget(state: &Path) {
     let _ = fs::remove_file(state);
 }
 
+/// What a program said at its end, if that is the last that its log holds.
+pub(super) fn last_failure(log: &Path) -> Option<String> {
+    /// A message, and its hint.
+    const END: u64 = 4096;
+    let mut file = fs::File::open(log).ok()?;
+    let start = file.metadata().ok()?.len().saturating_sub(END);
+    file.seek(SeekFrom::Start(start)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(END).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let last = text
+        .lines()
+        .rev()
+        .find(|line| !line.starts_with("  hint: "))?;
+    Some(
+        last.strip_prefix("noports ")?
+            .split_once(": ")?
+            .1
+            .to_owned(),
+    )
+}
+
 /// Waits until a service is connected; says what it told last.
 pub fn wait(state: &Path, within: Duration) -> Option<StateReport> {
     let began = Instant::now();
@@ -168,7 +191,27 @@ pub fn wait(state: &Path, within: Duration) -> Option<StateReport> {
 mod tests {
     use std::process::Command;
 
-    use crate::service::process::*;
+    use crate::{service::process::*, testing::Folder};
+
+    #[test]
+    fn what_a_program_said_at_its_end_is_the_reason_and_nothing_older_is() {
+        let folder = Folder::new();
+        let log = folder.path("log");
+        let long = "x\n".repeat(5000);
+        for (text, want) in [
+            ("noports daemon: no keys\n  hint: enroll\n", Some("no keys")),
+            (&format!("{long}noports daemon: no\n"), Some("no")),
+            ("noports daemon: no keys\nconnected\n", None),
+            ("  hint: alone\n", None),
+            ("noports\n", None),
+            ("", None),
+        ] {
+            fs::write(&log, text).unwrap();
+            assert_eq!(last_failure(&log).as_deref(), want, "{text:.80}");
+        }
+        assert_eq!(last_failure(&folder.path("none")), None);
+        assert_eq!(last_failure(&folder.0), None);
+    }
 
     #[test]
     fn we_are_alive_and_a_child_that_has_ended_is_not() {

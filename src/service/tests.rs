@@ -143,6 +143,26 @@ fn shells_read_the_words_of_a_service_as_they_were() {
     assert_eq!(String::from_utf8_lossy(&done.stdout), want);
 }
 
+/// Its supervisor starts again whatever ends, also what ends with 2 because of a wrong flag.
+#[test]
+fn openrc_does_not_start_what_would_end_with_wrong_use() {
+    let value = "it's \"a\" $HOME";
+    let text = OpenRc.render(&example(&PROGRAMS[3], value));
+    for (verdict, starts) in [(0, true), (2, false), (3, true), (1, true)] {
+        let stubs = format!(
+            "checkpath() {{ echo made; }}; su() {{ eval \"set -- ${{5#exec }}\"; printf '<%s>' \"$@\" >&2; return {verdict}; }}"
+        );
+        let script = format!("{stubs}\n{text}\nstart_pre");
+        let done = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(done.status.success(), starts, "{verdict}");
+        assert_eq!(!done.stdout.is_empty(), starts, "{verdict}");
+        assert_eq!(
+            String::from_utf8_lossy(&done.stderr),
+            format!("</opt/no ports/noports><atserver><verify><--device><{value}>")
+        );
+    }
+}
+
 #[test]
 fn names_and_paths_that_do_not_fit_are_turned_away() {
     let daemon = &PROGRAMS[0];

@@ -41,6 +41,13 @@ impl Service {
         command
     }
 
+    /// The words that let the program look at its flags and keys, and start nothing.
+    pub(super) fn verify(&self) -> Vec<String> {
+        let flags = &self.words[self.program.serve.len()..];
+        let verify = [self.program.name, "verify"].map(str::to_owned);
+        verify.into_iter().chain(flags.iter().cloned()).collect()
+    }
+
     pub(super) fn title(&self) -> String {
         format!("noports {}: {}", self.program.name, self.program.about)
     }

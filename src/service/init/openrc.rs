@@ -47,6 +47,7 @@ impl Manager for OpenRc {
             // Read by the shell as a value, then once more as a command line.
             ("EXECUTABLE", shell(&shell(&path(&service.executable)))),
             ("ARGUMENTS", shell(&line(&service.words, shell))),
+            ("VERIFY", shell(&line(&service.verify(), shell))),
             ("ENVIRONMENT", service.exports()),
         ];
         service.fill(
