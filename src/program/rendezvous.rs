@@ -36,7 +36,7 @@
 //! The process may have as many descriptors as its hard limit says (`ulimit -Hn`, `LimitNOFILE=`).
 //!
 //! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (joins the two ports of one) ▶
-//! `entrance` (who is let in at a port).
+//! `entrance` (who is let in at a port). `held`: what both ports know of their session.
 //! `address` finds out what to tell both ends to dial.
 //!
 //! `--host` is one address that both ends can dial. Without it both ends are told the address from which this machine reaches
@@ -82,7 +82,8 @@ use budgets::{
     ANSWERS_TO_ONE, Budgets, Grant, MAX_SESSIONS, NoRoom, REFUSALS_TO_ONE, REFUSED_FOR,
     REQUESTS_OF_ONE, SessionHolds,
 };
-use entrance::{EntryRule, JoinState, SessionPort, Signer};
+use entrance::{EntryRule, SessionPort, Signer};
+use held::JoinState;
 use meeting::PortPair;
 use reservations::{KnownSession, Reservations};
 
@@ -93,6 +94,7 @@ pub(crate) use args::Args;
 mod args;
 mod crowd;
 mod entrance;
+mod held;
 mod meeting;
 mod reservations;
 

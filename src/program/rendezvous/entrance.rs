@@ -21,16 +21,15 @@ use async_std::{
     task,
 };
 use futures_lite::{FutureExt, future};
-use log::{info, warn};
+use log::warn;
 
 use crate::{
     at::{AtSign, client::Client, crypto::PublicKey},
     budget::{Hold, MustLeave, Rank},
-    net::{dial::tune, line::read_line},
+    net::line::read_line,
     np::{
         admit::{Admission, AdmissionError, MAX_ADMISSION},
         envelope::EnvelopeError,
-        ids::SessionId,
         pairs::Dialer,
         proof::{BadProof, SocketKey},
     },
@@ -38,22 +37,21 @@ use crate::{
 };
 
 use super::{
-    budgets::{Budgets, NEWCOMERS_AT_PORT, NoRoom, Place, Seat},
-    crowd::LoginAddresses,
+    budgets::{NEWCOMERS_AT_PORT, Place, Seat},
+    held::JoinState,
 };
 
 /// A socket that has not said who it is by then is closed.
-const ADMISSION_TIME: Duration = Duration::from_secs(5);
+pub(super) const ADMISSION_TIME: Duration = Duration::from_secs(5);
 /// The same for strangers once a pair stands and more than half of the places are taken. Not where sockets have no
 /// numbers: one that is closed for being late would shift all behind it.
 const ADMISSION_TIME_CROWDED: Duration = Duration::from_secs(1);
 /// Turns that may stand behind a slow socket on one port; more wait in the kernel.
 const MAX_TURNS: usize = 1024;
 /// After a failed accept: out of descriptors, or a peer that hung up early. Neither is a reason to spin.
-const BREATH: Duration = Duration::from_millis(100);
+pub(super) const BREATH: Duration = Duration::from_millis(100);
 /// Before it is looked again whether somebody has left.
-const A_MOMENT: Duration = Duration::from_millis(10);
-
+pub(super) const A_MOMENT: Duration = Duration::from_millis(10);
 /// One port of one session.
 pub(super) struct SessionPort {
     /// Where sockets come.
@@ -148,127 +146,6 @@ impl SessionPort {
                 receive(Arc::new(door), self.listener, &admitted).await;
             }
         }
-    }
-}
-
-/// What both ports know of their session.
-pub(super) struct JoinState {
-    pub(super) session: SessionId,
-    /// Who asked for it.
-    pub client: AtSign,
-    daemon: Option<AtSign>,
-    pub(super) budgets: Budgets,
-    /// What the log says of it once somebody comes; taken then.
-    begins: sync::Mutex<Option<String>>,
-    /// It has said so, and says how it ends.
-    is_told: AtomicBool,
-    /// The first socket of this end has come.
-    first_came: [AtomicBool; 2],
-    /// A pair stands.
-    pub stands: AtomicBool,
-    /// A socket without a number was let in: the order of arrival counts.
-    in_order: AtomicBool,
-    known: sync::Mutex<LoginAddresses>,
-}
-
-impl JoinState {
-    pub(super) fn of(
-        session: SessionId,
-        (client, daemon): (AtSign, Option<AtSign>),
-        begins: String,
-        budgets: Budgets,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            session,
-            client,
-            daemon,
-            budgets,
-            begins: sync::Mutex::new(Some(begins)),
-            is_told: AtomicBool::new(false),
-            first_came: Default::default(),
-            stands: AtomicBool::new(false),
-            in_order: AtomicBool::new(false),
-            known: sync::Mutex::default(),
-        })
-    }
-
-    fn known(&self) -> MutexGuard<'_, LoginAddresses> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn accept(&self, listener: &TcpListener) -> (TcpStream, SocketAddr) {
-        loop {
-            match listener.accept().await {
-                Ok((socket, from)) => {
-                    let _ = tune(&socket);
-                    return (socket, from);
-                }
-                Err(error) => {
-                    let (session, reason) = (self.session, error.to_string());
-                    let biggest = self.budgets.descriptors.biggest();
-                    let (biggest, has) =
-                        biggest.map_or((String::new(), 0), |(who, has)| (who.to_string(), has));
-                    let about = format!("session={session} biggest={biggest} has={has}");
-                    ignored::of_kind(&format!("accept=failed reason={reason:?}"), 1, about);
-                    task::sleep(BREATH).await;
-                }
-            }
-        }
-    }
-
-    /// What this one holds from now on. The first of either end has its descriptor from the session. It waits while others
-    /// leave for it: an end's socket is not dropped for that.
-    async fn seat(&self, end: Dialer, number: Option<u64>) -> Result<Option<Seat>, String> {
-        self.began();
-        let first = &self.first_came[usize::from(end == Dialer::Daemon)];
-        if !first.swap(true, Relaxed) {
-            return Ok(None);
-        }
-        let (control, until) = (number == Some(0), Instant::now() + ADMISSION_TIME);
-        loop {
-            let (client, daemon, now) = (&self.client, self.daemon.as_ref(), Instant::now());
-            match self.budgets.seat(client, daemon, control, now) {
-                Ok(seat) => return Ok(Some(seat)),
-                Err(NoRoom::NotYet) if now < until => task::sleep(A_MOMENT).await,
-                Err(_) => return Err("no descriptors are left for it".to_owned()),
-            }
-        }
-    }
-
-    fn begins(&self) -> Option<String> {
-        let mut begins = self.begins.lock().unwrap_or_else(PoisonError::into_inner);
-        begins.take()
-    }
-
-    /// Somebody has come.
-    fn began(&self) {
-        if let Some(begins) = self.begins()
-            && ignored::tells_session(&self.client)
-        {
-            self.is_told.store(true, Relaxed);
-            info!("session={} {begins}", self.session);
-        }
-    }
-
-    /// It is over. Ports that nobody comes to cost whoever asks for them nothing, so there is a count of them.
-    pub(super) fn ended(&self, pairs: usize) {
-        let session = self.session;
-        if let Some(ports) = self.begins() {
-            let kind = format!("unused from={}", self.client);
-            ignored::of_kind(
-                &kind,
-                ignored::FEW,
-                format_args!("session={session} {ports}"),
-            );
-        } else if self.is_told.load(Relaxed) {
-            info!("session={session} ended pairs={pairs}");
-        }
-    }
-
-    pub(super) fn refused(&self, port_of: &str, from: SocketAddr, why: &str) {
-        let session = self.session;
-        let kind = format!("not_admitted port_of={port_of} reason={why:?}");
-        ignored::of_kind(&kind, 1, format_args!("session={session} from={from}"));
     }
 }
 

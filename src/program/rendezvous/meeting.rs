@@ -36,7 +36,8 @@ use crate::{
 
 use super::{
     budgets::{Grant, Seat},
-    entrance::{Admitted, JoinState, SessionPort},
+    entrance::{Admitted, SessionPort},
+    held::JoinState,
 };
 
 /// A session whose two ends have not met by then is given up.
