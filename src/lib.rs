@@ -46,7 +46,7 @@
 //!
 //! | party | learns | cannot |
 //! | --- | --- | --- |
-//! | rendezvous | addresses, sizes, times, the two atSigns | read a byte |
+//! | rendezvous | addresses, sizes, times, the two atSigns | read a byte; between two ends of this program, change, add, repeat or leave out one, or end a stream unnoticed |
 //! | atServers, atDirectory | who notifies whom and when | read what is said between programs that know each other's keys; have a session opened with another key of a manager than the first that was seen, or that was named; have an old request acted on again |
 //! | network | that TLS to an atServer and a TCP stream to a rendezvous exist | the same |
 //! | policy | who wants to use which device, and when | see what passes through a session (but it decides who gets one, itself included) |
@@ -59,13 +59,16 @@
 //! A changed key of a rendezvous is told to the client's person and no more. Of the clients that a policy lets in the 1,000
 //! latest keys are remembered. Clients of others sign no time: their requests are known by the daemon's list of those that
 //! it acted on. What a device or rendezvous says it can do is signed by nobody; a client remembers it with the key, refuses
-//! a device that has no twin keys any more, and tells it when there is no signed time or no proof any more. To a manager
+//! a device that has no records or no twin keys any more, and tells it when there is no signed time or no proof any more. To a manager
 //! with another key than before a daemon tells nothing but that, and that it is there.
 //!
-//! The stream through the rendezvous is AES-256-CTR, with a key per direction where both ends know *twin keys*. As in every
-//! NoPorts it is not authenticated: somebody on the path could flip bits, which ssh inside notices and ends. With a device
-//! that does not know twin keys there is a warning: use that tunnel only for protocols that encrypt their own traffic (TLS,
-//! ssh). Signatures are RSA-2048. Keys of other people's messages are decrypted only for senders on the list
+//! Two ends of this program seal what passes the rendezvous in records ([`pipe::record`]) under keys that both make for the
+//! session and then forget ([`np::agreement`]): X25519 and ML-KEM-768, so that what is recorded today stays closed when a key of
+//! an atSign, or a quantum computer, comes later. A device that has done so once is refused when it says that it cannot any more;
+//! its signed answer says it again. With every other NoPorts the stream is AES-256-CTR, with a key per direction where both ends
+//! know *twin keys*, and not authenticated: somebody on the path could flip bits, which ssh inside notices and ends, and the keys
+//! are wrapped with RSA-2048. `--require authenticated` refuses that. With a device that does not know twin keys there is a
+//! warning: use that tunnel only for protocols that encrypt their own traffic (TLS, ssh). Signatures are RSA-2048. Keys of other people's messages are decrypted only for senders on the list
 //! (RUSTSEC-2023-0071 is why); a policy, and a daemon that asks one, decrypt for others at most five different keys per
 //! sender and hour.
 //!

@@ -9,11 +9,16 @@ use async_std::{
     task::block_on,
 };
 use futures_lite::future::zip;
+use miniserde::json;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::{
     net::tls::{Acceptor, Connector},
-    pipe::cipher::{SessionKeys, StreamKey},
+    pipe::{
+        cipher::{SessionKeys, StreamKey},
+        keys::TransportKeys,
+        record::{RecordKeys, Suite},
+    },
     secret::Secret,
     text::endpoint::Endpoint,
 };
@@ -54,6 +59,38 @@ pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     (dialled.unwrap(), accepted.unwrap().0)
 }
 
+/// The known answers of the data plane.
+pub(crate) struct Vectors(json::Value);
+
+impl Vectors {
+    pub(crate) fn of_data_plane() -> Self {
+        Self(json::from_str(include_str!("../tests/vectors/data-plane.json")).unwrap())
+    }
+
+    /// What stands at the end of this path; a number is a place in a list.
+    pub(crate) fn at(&self, path: &[&str]) -> &json::Value {
+        path.iter().fold(&self.0, |at, step| match at {
+            json::Value::Object(members) => &members[*step],
+            json::Value::Array(list) => &list[step.parse::<usize>().unwrap()],
+            other => panic!("{step} in {other:?}"),
+        })
+    }
+
+    pub(crate) fn text(&self, path: &[&str]) -> &str {
+        match self.at(path) {
+            json::Value::String(text) => text,
+            other => panic!("{path:?}: {other:?}"),
+        }
+    }
+
+    /// Bytes that stand there in hex.
+    pub(crate) fn bytes(&self, path: &[&str]) -> Vec<u8> {
+        let text = self.text(path);
+        let digits = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(digits).collect()
+    }
+}
+
 /// Keys of one direction.
 pub(crate) fn stream_key(first: u8) -> StreamKey {
     StreamKey {
@@ -62,8 +99,8 @@ pub(crate) fn stream_key(first: u8) -> StreamKey {
     }
 }
 
-/// None, one for both directions, one for each.
-pub(crate) fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
+/// None, one key stream for both directions, one for each.
+pub(crate) fn key_streams() -> [Option<SessionKeys>; 3] {
     let with = |to_client| {
         Some(SessionKeys {
             to_device: stream_key(1),
@@ -71,6 +108,17 @@ pub(crate) fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
         })
     };
     [None, with(None), with(Some(stream_key(7)))]
+}
+
+/// These, and those of records.
+pub(crate) fn every_kind_of_keys() -> [Option<TransportKeys>; 4] {
+    let [none, single, twin] = key_streams().map(|keys| keys.map(TransportKeys::Stream));
+    let records = RecordKeys {
+        suite: Suite::fastest(),
+        to_device: Secret::new([1; 32]),
+        to_client: Secret::new([7; 32]),
+    };
+    [none, single, twin, Some(TransportKeys::Records(records))]
 }
 
 /// A private authority, its file, and acceptors with certificates it signed.

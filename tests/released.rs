@@ -34,7 +34,10 @@ fn no_variable_takes_the_protection_away() {
             let said = String::from_utf8_lossy(&done.stderr).into_owned();
             assert_eq!(done.stdout, b"42\n", "{value}: {said}");
             let log = world.log("daemon");
-            assert!(log.contains("login=yes encryption=twin"), "{value}: {log}");
+            assert!(
+                log.contains("login=yes encryption=records"),
+                "{value}: {log}"
+            );
         }
     });
 }

@@ -16,7 +16,7 @@ use noports::{
         Message,
         control::{ControlLine, ControlLines, Keying},
         ping::{self, Heartbeat},
-        request::{self, TunnelRequest},
+        request::{self, DeviceKeys, Encryption, TunnelRequest},
     },
     pipe::cipher::SessionKeys,
     pipe::cipher::{Cipher, Side, StreamKey},
@@ -710,6 +710,7 @@ impl OldDevice {
         let mut about = Heartbeat::ours(&device, permits.collect());
         about.core = self.core.to_owned();
         about.features.twin_keys = false;
+        about.records = false;
         about.features.control_heartbeats = false;
         self.send(ping::answer(&alice, &device, &about)).await;
     }
@@ -731,13 +732,13 @@ impl OldDevice {
     /// A session with one key: the control socket, and what it says, in clear.
     async fn accept(&mut self, request: &TunnelRequest) -> (TcpStream, Cipher) {
         let keys = SessionKeys::random(false).unwrap();
+        let made = DeviceKeys::Stream(keys.clone(), false);
         let control = self.meet(request);
         let (alice, name) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
         let us = &self.at.keys().encryption;
-        let answer = request::accept_tunnel(request, Some(&keys), &alice, &name, us).unwrap();
-        self.send(answer).await;
-        let inbound = keys.ciphers(Side::Device).inbound;
-        (control, inbound.unwrap())
+        let answer = request::accept_tunnel(request, &made, &alice, &name, us).unwrap();
+        self.send(answer.message).await;
+        (control, keys.ciphers(Side::Device).inbound)
     }
 
     /// One more socket at the rendezvous, with our admission line on its way.
@@ -776,7 +777,14 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
 
         let request = device.request().await;
         assert_eq!((&*request.target_host, request.target_port), ("nas", 443));
-        assert!(!request.meeting.encryption.as_ref().unwrap().twin_keys);
+        let encryption = request.meeting.encryption.as_ref();
+        assert!(matches!(
+            encryption,
+            Some(Encryption::Stream {
+                twin_keys: false,
+                ..
+            })
+        ));
         let (mut control, mut cipher) = device.accept(&request).await;
 
         let mut visitor = connect(listens_at(&mut tunnel));
@@ -795,8 +803,7 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         let mut socket = device.meet(&request);
         let mut bytes = [0; 5];
         socket.read_exact(&mut bytes).unwrap();
-        let inbound = fresh.ciphers(Side::Device).inbound;
-        inbound.unwrap().apply(&mut bytes);
+        fresh.ciphers(Side::Device).inbound.apply(&mut bytes);
         assert_eq!(&bytes, b"hello");
 
         // It ends with a connection that stands, and nobody has asked for that.
@@ -946,8 +953,7 @@ fn connections_at_the_same_time_do_not_kill_a_dart_5_6_daemon() {
             };
             let (mut socket, mut bytes) = (device.meet(&request), [0; 100]);
             socket.read_exact(&mut bytes).unwrap();
-            let inbound = keys.ciphers(Side::Device).inbound;
-            inbound.unwrap().apply(&mut bytes);
+            keys.ciphers(Side::Device).inbound.apply(&mut bytes);
             assert_eq!(bytes, [seed; 100]);
         }
         assert_eq!(said.matches("connect:").count(), MANY);

@@ -10,7 +10,7 @@ use crate::np::{
     ids::Nonce,
     ping::{Features, Heartbeat, HeartbeatFormat},
     ports::{self, Ports},
-    request::{Meeting, RequestForm, SshRequest, TunnelRequest},
+    request::{Encryption, Meeting, RequestForm, SshRequest, TunnelRequest},
     session::{Generation, Terms},
 };
 
@@ -251,6 +251,7 @@ impl ClientHabits {
         };
         // Older than every generation that can be held to.
         if !known.twin_keys {
+            daemon.records = false;
             daemon.run = None;
         }
         daemon
@@ -275,8 +276,14 @@ impl DaemonHabits {
                 public_keys: ours.features.public_keys,
                 ..features
             },
+            records: false,
             ..ours
         }
+    }
+
+    /// Whether it takes shares for keys.
+    pub fn records(&self) -> bool {
+        self.about.is_none()
     }
 
     /// In the members of its time.
@@ -305,8 +312,10 @@ impl DaemonHabits {
         if !self.protection {
             (meeting.admission, meeting.encryption) = (None, None);
         }
-        if let (Some((_, _, features)), Some(encryption)) = (self.about, &mut meeting.encryption) {
-            encryption.twin_keys &= features.twin_keys;
+        if let (Some((_, _, features)), Some(Encryption::Stream { twin_keys, .. })) =
+            (self.about, &mut meeting.encryption)
+        {
+            *twin_keys &= features.twin_keys;
         }
         true
     }

@@ -46,7 +46,7 @@
 //! | `--bare-answers` | for clients of 4.0's release candidate 2, which understand no other answer | |
 //! | `--require-protection` | refuses sessions without encryption, or without a login at the rendezvous | |
 //!
-//! One line in the log says what each session has: `generation=5 login=yes encryption=twin temporary_key=no`.
+//! One line in the log says what each session has: `generation=5 login=yes encryption=twin temporary_key=no` (`records` with our own client).
 //!
 //! The client never gives up protection by itself; what a daemon or rendezvous is too old for is refused, and the refusal
 //! names the flag that would do without:

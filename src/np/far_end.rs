@@ -10,7 +10,7 @@
 
 use crate::{
     np::proof::SocketKey,
-    pipe::cipher::{SessionKeys, Side},
+    pipe::{cipher::Side, keys::TransportKeys},
     secret::Secret,
     text::endpoint::Endpoint,
 };
@@ -25,8 +25,8 @@ pub struct FarEnd {
     /// Proves the numbers of sockets to a rendezvous that takes proofs ([`crate::np::proof`]).
     pub socket_key: Option<SocketKey>,
     /// For the stream behind that line; `None` sends everything as it is. Where a session carries many connections
-    /// these are the control channel's, and each connection has its own.
-    pub keys: Option<SessionKeys>,
+    /// a stream's are the control channel's, and each connection has its own; records carry all connections.
+    pub keys: Option<TransportKeys>,
     /// Which of the keys are ours to encrypt with.
     pub side: Side,
 }

@@ -9,6 +9,7 @@
 //! | here they are / no | `<session>.sshrvd`, `nack.<session>.sshrvd` | rendezvous → client | [`ports`] |
 //! | open a session | `ssh_request.<device>.sshnp`, `npt_request.<device>.sshnp` | client → daemon | [`request`] |
 //! | keys for it / no | `<session>.<device>.sshnp` | daemon → client | [`request`] |
+//! | shares for its keys | – | in both | [`agreement`] |
 //! | let this ssh key in | `sshpublickey.<device>.sshnp` | client → daemon | [`sshkey`] |
 //! | log in to me, with this key | `privatekey.<device>.sshnp`, `sshd.<device>.sshnp` | client → daemon | [`reverse`] |
 //! | may this client…? | `request.<id>.auth_checks.__rpcs.sshnp` | daemon → policy | [`policy`] |
@@ -22,6 +23,7 @@
 //! [`session`] puts the client's steps in order; [`ids`] and [`permit`] are what they are made of.
 
 pub mod admit;
+pub mod agreement;
 pub mod control;
 pub mod envelope;
 pub mod far_end;

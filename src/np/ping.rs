@@ -9,6 +9,7 @@
 //!   5.2        … and ,"allowedServices":[…]
 //!   later      … and "deviceGroupName" behind the name; more features
 //!   ours       … and ,"answers":true: it answers on the control channel ([`super::control`])
+//!              … and ,"records":true: it takes shares for keys, and sends records ([`super::agreement`])
 //!              … and ,"others":true: another daemon of this atSign and name runs; ,"shared":true: as it is meant to
 //!              … and ,"run":"<nonce>" at the end: which of its starts this is ([`super::request::stamp`])
 //! ```
@@ -94,6 +95,8 @@ pub struct Heartbeat {
     pub services: Vec<String>,
     /// Whether it answers on the control channel.
     pub answers: bool,
+    /// Whether it agrees on keys that nothing opens later, and sends records.
+    pub records: bool,
     /// Another daemon of this atSign and name runs.
     pub others: bool,
     /// As it is meant to.
@@ -136,6 +139,7 @@ struct LooseHeartbeat {
     #[serde(rename = "allowedServices")]
     services: Option<json::Value>,
     answers: Option<json::Value>,
+    records: Option<json::Value>,
     others: Option<json::Value>,
     shared: Option<json::Value>,
     run: Option<json::Value>,
@@ -163,6 +167,7 @@ impl Heartbeat {
             },
             services,
             answers: true,
+            records: true,
             ..Self::unknown(device)
         }
     }
@@ -182,6 +187,7 @@ impl Heartbeat {
             features: unnamed_features(),
             services: Vec::new(),
             answers: false,
+            records: false,
             others: false,
             shared: false,
             run: None,
@@ -238,6 +244,7 @@ impl Heartbeat {
         });
         for (name, is_so) in [
             ("answers", self.answers),
+            ("records", self.records),
             ("others", self.others),
             ("shared", self.shared),
         ] {
@@ -288,6 +295,7 @@ impl Heartbeat {
             },
             core,
             answers: is_true(read.answers),
+            records: is_true(read.records),
             others: is_true(read.others),
             shared: is_true(read.shared),
             run: words(read.run).and_then(|run| run.parse().ok()),
@@ -344,7 +352,7 @@ mod tests {
         let ours = Heartbeat::ours(&"dev1".parse().unwrap(), vec!["localhost:22".into()]);
         let v = env!("CARGO_PKG_VERSION");
         let want = format!(
-            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true,"controlChannelHeartbeats":true,"twinKeys":true}},"allowedServices":["localhost:22"],"answers":true}}"#
+            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true,"controlChannelHeartbeats":true,"twinKeys":true}},"allowedServices":["localhost:22"],"answers":true,"records":true}}"#
         );
         assert_eq!(ours.print(), want);
         assert_eq!(Heartbeat::parse(&want).unwrap(), ours);

@@ -40,13 +40,13 @@ impl fmt::Debug for Cipher {
     }
 }
 
-/// What happens to bytes on their way: `None` leaves them as they are.
-#[derive(Debug, Default)]
+/// The key streams of both directions.
+#[derive(Debug)]
 pub struct Ciphers {
     /// From the local stream to the remote one.
-    pub outbound: Option<Cipher>,
+    pub outbound: Cipher,
     /// From the remote stream to the local one.
-    pub inbound: Option<Cipher>,
+    pub inbound: Cipher,
 }
 
 /// Which end of a session we are.
@@ -108,8 +108,8 @@ impl StreamKey {
         [text(self.key.reveal()), text(&self.iv)]
     }
 
-    fn cipher(&self) -> Option<Cipher> {
-        Some(Cipher::new(&self.key, &self.iv))
+    fn cipher(&self) -> Cipher {
+        Cipher::new(&self.key, &self.iv)
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn cipher(key: &str, iv: &str) -> Cipher {
-        StreamKey::from_base64(key, iv).unwrap().cipher().unwrap()
+        StreamKey::from_base64(key, iv).unwrap().cipher()
     }
 
     #[test]
@@ -210,12 +210,12 @@ mod tests {
             to_client: Some(StreamKey::from_base64(&d2c.0, &d2c.1).unwrap()),
         };
         for (side, sends, hears) in [(Side::Client, "c2d", "d2c"), (Side::Device, "d2c", "c2d")] {
-            let ciphers = keys.ciphers(side);
+            let mut ciphers = keys.ciphers(side);
             let mut sent = of(sends, "plain").into_bytes();
-            ciphers.outbound.unwrap().apply(&mut sent);
+            ciphers.outbound.apply(&mut sent);
             assert_eq!(sent, hex(&of(sends, "cipherHex")), "{side:?}");
             let mut heard = hex(&of(hears, "cipherHex"));
-            ciphers.inbound.unwrap().apply(&mut heard);
+            ciphers.inbound.apply(&mut heard);
             assert_eq!(heard, of(hears, "plain").into_bytes(), "{side:?}");
         }
     }
@@ -229,9 +229,9 @@ mod tests {
         };
         for side in [Side::Client, Side::Device] {
             let ciphers = keys.ciphers(side);
-            for cipher in [ciphers.outbound, ciphers.inbound] {
+            for mut cipher in [ciphers.outbound, ciphers.inbound] {
                 let mut bytes = hex(&of("chunk1PlainHex"));
-                cipher.unwrap().apply(&mut bytes);
+                cipher.apply(&mut bytes);
                 assert_eq!(bytes, hex(&of("chunk1CipherHex")), "{side:?}");
             }
         }

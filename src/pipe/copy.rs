@@ -9,6 +9,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -17,50 +18,64 @@ use super::{
     cipher::Cipher,
     drive::{Pump, PumpError, TURNS, closed, give_way},
     pool::Pool,
+    record::{MAX_CONTENT, OVERHEAD, Opener, RecordError, Sealer},
 };
 
 /// Moves bytes from `from` to `to`, then closes `to`.
 pub(super) struct Copy<R, W> {
     from: R,
     to: W,
-    cipher: Option<Cipher>,
+    change: Change,
     phase: Phase,
     /// Something was written since the last flush.
     unflushed: bool,
     given: u64,
 }
 
+/// What happens to bytes on their way.
+#[derive(Debug, Default)]
+pub enum Change {
+    /// Nothing.
+    #[default]
+    None,
+    /// Encrypted or decrypted in place.
+    Cipher(Box<Cipher>),
+    /// Made into records; `None` when the last of them is made.
+    Seal(Option<Box<Sealer>>),
+    /// Records are opened; with the beginning of one that is not all there.
+    Open(Box<Opener>, Vec<u8>),
+}
+
 enum Phase {
     Read,
-    /// `bytes[at..end]` still has to go out; what is behind it is from another time.
+    /// `bytes[at..end]` still has to go out; what is behind it is from another time. Until it has, `count` bytes of the
+    /// stream are not given.
     Write {
         bytes: Vec<u8>,
         at: usize,
         end: usize,
+        count: usize,
     },
     Close,
     Ended,
 }
 
 impl<R, W> Copy<R, W> {
-    /// `early` was read from `from` before, and is transformed like the rest.
-    pub(super) fn new(from: R, to: W, mut early: Vec<u8>, mut cipher: Option<Cipher>) -> Self {
-        if let Some(cipher) = &mut cipher {
-            cipher.apply(&mut early);
-        }
-        let phase = if early.is_empty() {
-            Phase::Read
-        } else {
-            Phase::Write {
-                end: early.len(),
-                bytes: early,
-                at: 0,
+    /// `early` was read from `from` before, and is changed like the rest.
+    pub(super) fn new(from: R, to: W, early: Vec<u8>, mut change: Change) -> Self {
+        let phase = match (&mut change, early) {
+            (Change::Seal(Some(sealer)), early) => sealed(sealer, &early),
+            (_, early) if early.is_empty() => Phase::Read,
+            (Change::Cipher(cipher), mut early) => {
+                cipher.apply(&mut early);
+                plain(early)
             }
+            (_, early) => plain(early),
         };
         Self {
             from,
             to,
-            cipher,
+            change,
             phase,
             unflushed: false,
             given: 0,
@@ -68,24 +83,57 @@ impl<R, W> Copy<R, W> {
     }
 }
 
+fn plain(bytes: Vec<u8>) -> Phase {
+    let end = bytes.len();
+    Phase::Write {
+        bytes,
+        at: 0,
+        end,
+        count: 0,
+    }
+}
+
+/// Says hello, where nothing has been said before.
+fn sealed(sealer: &mut Sealer, content: &[u8]) -> Phase {
+    // Two more than there are pieces: HELLO, or the end of an epoch, and a piece that is not full.
+    let records = content.len() / MAX_CONTENT + 2;
+    let mut bytes = Vec::with_capacity(content.len() + records * OVERHEAD);
+    sealer.seal(content, Instant::now(), &mut bytes);
+    Phase::Write {
+        at: 0,
+        end: bytes.len(),
+        bytes,
+        count: content.len(),
+    }
+}
+
+fn not_authentic(error: RecordError) -> PumpError {
+    PumpError::Read(io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Phase, PumpError>> {
         let mut bytes = take_buffer();
-        match Pin::new(&mut self.from).poll_read(cx, &mut bytes) {
+        let held = match &self.change {
+            Change::Open(opener, _) if opener.has_ended() => {
+                give_buffer(bytes);
+                return Poll::Ready(Ok(Phase::Close));
+            }
+            Change::Open(_, rest) => {
+                bytes[..rest.len()].copy_from_slice(rest);
+                rest.len()
+            }
+            _ => 0,
+        };
+        match Pin::new(&mut self.from).poll_read(cx, &mut bytes[held..]) {
             Poll::Ready(Ok(0)) => {
                 give_buffer(bytes);
-                Poll::Ready(Ok(Phase::Close))
+                Poll::Ready(match &self.change {
+                    Change::Open(..) => Err(not_authentic(RecordError::Cut)),
+                    _ => Ok(Phase::Close),
+                })
             }
-            Poll::Ready(Ok(got)) => {
-                if let Some(cipher) = &mut self.cipher {
-                    cipher.apply(&mut bytes[..got]);
-                }
-                Poll::Ready(Ok(Phase::Write {
-                    bytes,
-                    at: 0,
-                    end: got,
-                }))
-            }
+            Poll::Ready(Ok(got)) => Poll::Ready(self.change.apply(bytes, held + got)),
             Poll::Ready(Err(error)) => {
                 give_buffer(bytes);
                 Poll::Ready(Err(PumpError::Read(error)))
@@ -102,12 +150,52 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
     }
 }
 
+impl Change {
+    /// What has to be written, now that so many bytes are there.
+    fn apply(&mut self, mut bytes: Vec<u8>, end: usize) -> Result<Phase, PumpError> {
+        match self {
+            Self::None | Self::Seal(None) => {}
+            Self::Cipher(cipher) => cipher.apply(&mut bytes[..end]),
+            Self::Seal(Some(sealer)) => {
+                let phase = sealed(sealer, &bytes[..end]);
+                give_buffer(bytes);
+                return Ok(phase);
+            }
+            Self::Open(opener, rest) => {
+                let opened = opener.open(&mut bytes[..end]).map_err(not_authentic)?;
+                *rest = bytes[opened.rest].to_vec();
+                if opened.content == 0 {
+                    give_buffer(bytes);
+                    return Ok(Phase::Read);
+                }
+                return Ok(Phase::Write {
+                    bytes,
+                    at: 0,
+                    end: opened.content,
+                    count: 0,
+                });
+            }
+        }
+        Ok(Phase::Write {
+            bytes,
+            at: 0,
+            end,
+            count: 0,
+        })
+    }
+}
+
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         for _ in 0..TURNS {
             match &mut self.phase {
                 Phase::Read => self.phase = ready!(self.poll_fill(cx))?,
-                Phase::Write { bytes, at, end } => {
+                Phase::Write {
+                    bytes,
+                    at,
+                    end,
+                    count,
+                } => {
                     let written = Pin::new(&mut self.to).poll_write(cx, &bytes[*at..*end]);
                     let wrote = ready!(written).map_err(PumpError::Write)?;
                     if wrote == 0 {
@@ -115,14 +203,28 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
                         return Poll::Ready(Err(PumpError::Write(error)));
                     }
                     *at += wrote;
-                    self.given += wrote as u64;
                     self.unflushed = true;
+                    if !matches!(self.change, Change::Seal(_)) {
+                        self.given += wrote as u64;
+                    }
                     if at == end {
+                        self.given += *count as u64;
                         give_buffer(std::mem::take(bytes));
-                        self.phase = Phase::Read;
+                        self.phase = match self.change {
+                            Change::Seal(None) => Phase::Close,
+                            _ => Phase::Read,
+                        };
                     }
                 }
                 Phase::Close => {
+                    if let Change::Seal(sealer) = &mut self.change
+                        && let Some(sealer) = sealer.take()
+                    {
+                        let mut bytes = Vec::new();
+                        sealer.end(Instant::now(), &mut bytes);
+                        self.phase = plain(bytes);
+                        continue;
+                    }
                     closed(ready!(Pin::new(&mut self.to).poll_close(cx)))?;
                     self.phase = Phase::Ended;
                 }
@@ -141,20 +243,20 @@ thread_local! {
     static BUFFERS: Pool<Vec<u8>> = const { Pool::new(KEPT) };
 }
 
-fn take_buffer() -> Vec<u8> {
+pub(super) fn take_buffer() -> Vec<u8> {
     BUFFERS.with(Pool::take).unwrap_or_else(|| vec![0; CHUNK])
 }
 
 /// Buffers keep their length and what was last in them: to clear 64 KiB for each keystroke would cost more than to carry
 /// it.
-fn give_buffer(buffer: Vec<u8>) {
+pub(super) fn give_buffer(buffer: Vec<u8>) {
     if buffer.len() == CHUNK {
         BUFFERS.with(|idle| idle.give(buffer));
     }
 }
 
 /// One read. Large enough that the cipher runs at full speed.
-const CHUNK: usize = 64 * 1024;
+pub(super) const CHUNK: usize = 64 * 1024;
 /// Idle buffers per thread.
 const KEPT: usize = 4;
 
@@ -194,7 +296,7 @@ mod tests {
             cleared: 0,
         };
         let mut out = Vec::new();
-        let mut copy = Copy::new(keys, &mut out, b"early".to_vec(), None);
+        let mut copy = Copy::new(keys, &mut out, b"early".to_vec(), Change::None);
         block_on(poll_fn(|cx| copy.poll(cx))).unwrap();
         assert_eq!(copy.from.cleared, 0);
         assert_eq!(copy.given(), 105);

@@ -17,9 +17,9 @@ use super::{copy::Copy, drive::drive, relay::Relay};
 pub use super::relay::Socket;
 
 pub use super::{
-    cipher::Ciphers,
     drive::{Carried, End, HALF_CLOSED, JoinFailure, Meter},
     half::HalfClose,
+    keys::Changes,
 };
 
 /// Joins two sockets as they are; `splice(2)` where the kernel offers it. `early_*` came in behind each one's first line
@@ -100,8 +100,7 @@ async fn cut(stop: impl Future<Output = io::Error>) -> Result<Carried, JoinFailu
     })
 }
 
-/// Joins a local stream (reader and writer) with a remote socket: local → remote is encrypted with `outbound`,
-/// remote → local decrypted with `inbound`.
+/// Joins a local stream (reader and writer) with a remote socket, with a change for each direction.
 ///
 /// The end of the remote's bytes closes `local_write`; wrap a socket in [`HalfClose`], or it will not tell. What passes is
 /// counted while it does.
@@ -112,15 +111,15 @@ pub async fn join<R, W>(
     local_read: R,
     local_write: W,
     remote: TcpStream,
-    ciphers: Ciphers,
+    changes: Changes,
     meter: &Meter,
 ) -> Result<Carried, JoinFailure>
 where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), ciphers.outbound);
-    let mut down = Copy::new(&remote, local_write, Vec::new(), ciphers.inbound);
+    let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), changes.outbound);
+    let mut down = Copy::new(&remote, local_write, Vec::new(), changes.inbound);
     let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
     close(outcome, &[&remote])
 }

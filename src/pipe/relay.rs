@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use super::{
-    copy::Copy,
+    copy::{Change, Copy},
     drive::{Pump, PumpError, TURNS, closed, give_way},
     half::HalfClose,
     pool::Pool,
@@ -68,7 +68,10 @@ impl<'a> Relay<'a> {
     /// The same direction by copying only; for tests and benchmarks of that path.
     #[cfg(test)]
     pub(super) fn copying(from: &'a Socket, to: &'a Socket, early: Vec<u8>) -> Self {
-        Self::Copy(Box::new(Copy::new(from, HalfClose(to), early, None)), 0)
+        Self::Copy(
+            Box::new(Copy::new(from, HalfClose(to), early, Change::None)),
+            0,
+        )
     }
 }
 
@@ -227,7 +230,7 @@ impl<'a> Splice<'a> {
             }
         }
         Ok((
-            Copy::new(self.from, HalfClose(self.to), held, None),
+            Copy::new(self.from, HalfClose(self.to), held, Change::None),
             self.given,
         ))
     }

@@ -165,7 +165,7 @@ pub async fn serve(
     // No tasks of their own: they end with us, and with them the last of the daemon's connections.
     let publishing = async {
         let telling = future::zip(daemon.publish_for_ever(), daemon.show_for_ever());
-        let telling = future::zip(telling, daemon.look_for_namesake());
+        let telling = future::zip(telling, daemon.look_for_namesakes());
         let telling = future::zip(telling, daemon.tell_unknown_names());
         future::zip(telling, daemon.allow_only_ours()).await;
         future::pending().await

@@ -52,7 +52,7 @@ use std::{
 
 use async_std::{net::TcpListener, task};
 use futures_lite::{FutureExt, future};
-use log::{info, warn};
+use log::info;
 
 #[cfg(feature = "held")]
 use crate::classic::habits::RendezvousHabits;
@@ -265,16 +265,10 @@ impl Rendezvous {
     async fn serve(&self, request: IncomingRequest, place: (SessionHolds, Grant)) {
         let session = request.asked.session();
         let (holds, grant) = place;
-        let has_lines = ignored::tells_session(&request.client);
-        match self.hold_session(&request, grant, has_lines).await {
-            Ok(pairs) if has_lines => info!("session={session} ended pairs={pairs}"),
-            Ok(_) => {}
-            Err(why) => {
-                if has_lines {
-                    warn!("session={session} reason={:?}", why.to_string());
-                }
-                self.refuse(&request, "no ports can be opened").await;
-            }
+        if let Err(why) = self.hold_session(&request, grant).await {
+            let kind = format!("ports=none reason={:?}", why.to_string());
+            ignored::of_kind(&kind, 1, format_args!("session={session}"));
+            self.refuse(&request, "no ports can be opened").await;
         }
         self.sessions().end(session, Instant::now());
         drop(holds);
@@ -343,13 +337,8 @@ impl Rendezvous {
         });
     }
 
-    /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
-    async fn hold_session(
-        &self,
-        request: &IncomingRequest,
-        grant: Grant,
-        has_lines: bool,
-    ) -> io::Result<usize> {
+    /// Opens both ports, tells the client, joins whoever is admitted.
+    async fn hold_session(&self, request: &IncomingRequest, grant: Grant) -> io::Result<()> {
         let any = SocketAddr::new(self.options.bind, 0);
         let (a, b) = (listen_patiently(any).await?, listen_patiently(any).await?);
         let session = request.asked.session();
@@ -364,13 +353,12 @@ impl Rendezvous {
         };
         let answer = request.answer(ports::answer_entity(session), self.text(&granted));
         self.sessions().answered(session, &answer, Instant::now());
-        if has_lines {
-            request.log(&granted);
-        }
+        let begins = request.in_words(&granted);
         let (client, daemon) = self.entries(request, granted.nonce);
         let ends = (request.client.clone(), request.daemon().cloned());
+        let held = JoinState::of(session, ends, begins, self.budgets.clone());
         let meeting = PortPair {
-            held: JoinState::of(session, ends, self.budgets.clone()),
+            held: held.clone(),
             grant,
             single: matches!((&client, &daemon), (EntryRule::Anybody, EntryRule::Anybody)),
             client: SessionPort {
@@ -389,7 +377,8 @@ impl Rendezvous {
             drop(answer);
             future::pending().await
         };
-        Ok(tell.or(meeting.hold()).await)
+        held.ended(tell.or(meeting.hold()).await);
+        Ok(())
     }
 
     /// Its end says what this rendezvous can do with the sockets of a client that has sent a key, or none.
@@ -483,8 +472,9 @@ impl IncomingRequest {
         }
     }
 
-    fn log(&self, granted: &Ports) {
-        let (session, logins) = (self.asked.session(), self.asked.logins());
+    /// For the log.
+    fn in_words(&self, granted: &Ports) -> String {
+        let logins = self.asked.logins();
         let daemon = self.daemon().map_or("unnamed", AtSign::as_str);
         let open = match (logins.client, logins.daemon) {
             (true, true) => "",
@@ -492,9 +482,9 @@ impl IncomingRequest {
             (false, true) => " open_to_anybody=client",
             (false, false) => " open_to_anybody=both",
         };
-        info!(
-            "session={session} client={} daemon={daemon} ports={},{}{open}",
+        format!(
+            "client={} daemon={daemon} ports={},{}{open}",
             self.client, granted.client, granted.daemon
-        );
+        )
     }
 }

@@ -48,7 +48,7 @@ use crate::{
     np::request::tunnel::LONGEST,
     pipe::join::reset,
     session::{
-        ask::{self, MOST_PATIENCE, OpenSession, PATIENCE, Want, Whom, broken},
+        ask::{self, MOST_PATIENCE, OpenSession, PATIENCE, Requirement, Want, Whom, broken},
         bridge::{self, Live, Questions, TargetFailure, Visitors},
         launch::{self, Lasting, LocalAddress, Order},
     },
@@ -62,7 +62,7 @@ use crate::{
 };
 
 pub use forward::{BadForward, Forward};
-use talk::{IDLE, talk};
+use talk::{IDLE, is_single, talk};
 
 mod forward;
 mod stdio;
@@ -114,6 +114,9 @@ flags! {
         /// how long to wait for each answer (default: 20s)
         #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(seconds))]
         timeout: Duration,
+        /// authenticated: only with a device that notices whatever somebody on the way changes
+        #[argh(option, arg_name = "what")]
+        require: Option<Requirement>,
         /// turn off end-to-end encryption: only for protocols that encrypt their own traffic (TLS, ssh)
         #[argh(switch)]
         no_encrypt: bool,
@@ -153,6 +156,11 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let mut whom = Whom::parse(&args.to, device, via, args.timeout)?;
     // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
     whom.terms = whom.terms.without(args.no_encrypt, false, false);
+    whom.terms.authenticate = args.require.is_some();
+    if args.require.is_some() && args.no_encrypt {
+        let why = "--require and --no-encrypt exclude each other";
+        return Err(Failure::misuse(why));
+    }
     let stdio = args.stdio_target()?;
     let forwards = match stdio {
         Some(_) => Vec::new(),
@@ -420,7 +428,7 @@ impl Tunnel {
                 "WARNING: this tunnel is not encrypted: the rendezvous, and anybody on the path, can read and change \
                  its traffic. Use it only for protocols that encrypt their own traffic (TLS, ssh)",
             ),
-            Some(keys) if !keys.are_twin() => cli::print_err(&format!(
+            keys if is_single(keys.as_ref()) => cli::print_err(&format!(
                 "WARNING: {}{} is older than twin keys: whoever sees both directions at the rendezvous can combine \
                  them. Use this tunnel only for protocols that encrypt their own traffic (TLS, ssh)",
                 self.whom.device, self.whom.to

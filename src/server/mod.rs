@@ -24,7 +24,7 @@
 //! | connections | 8192 | network 512, range 2048, not shaken hands 256 and 2048, strangers of one atSign 2048, visiting atSign 64, owner 2048, owners 7168 | 2048 | the biggest network's oldest stranger, then the biggest owner's oldest | |
 //! | directory_connections | 1024 | network 64, range 256, not shaken hands 32 and 256 | 0 | the biggest network's oldest | |
 //! | login_checks | 64 | network 4 | 0 | the next one waits | |
-//! | lookups | 4 | network 2 | 0 | the next one waits; owners need no place | |
+//! | lookups | 4 | network 1 | 0 | the next one waits; owners need no place | |
 //! | writes | 256 | atSign or network 16 | 0 | the next one waits, one of each atSign before the next of each | |
 //! | bytes_in_work | 256 MiB | network 12 MiB, range 24 MiB, strangers of one atSign 24 MiB, visiting atSign 12 MiB, owner 96 MiB, owners 208 MiB | 208 MiB | the biggest network's oldest stranger, then the biggest owner's oldest | |
 //! | outgoing | 200 | atSign 64, its deliveries 32, host 64, deliveries there 32 | 50 | connections that are idle; the next one is refused | `--root` |
@@ -37,6 +37,8 @@
 //! | inbox bytes | 128 MiB | sender 16 MiB | | the same | |
 //! | outbox | 20000 | 20000 | | the sender is refused | |
 //! | outbox bytes | 128 MiB | 128 MiB | | the same | |
+//! | sent | 5000 | 5000 | | the oldest: nobody hears what became of it | |
+//! | sent bytes | 16 MiB | 16 MiB | | the same | |
 //! | copies | 64 MiB | their owner 8 MiB | | the oldest of whoever has most | |
 //!
 //! Times: 30 s to log in (10 minutes after `enroll:request`), 10 minutes of silence for another atSign, a minute for a line

@@ -1,15 +1,22 @@
 //! Services that other people have of their own, for root: a package is upgraded and removed for everybody.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
 };
+
+use async_std::{future::timeout, task::block_on};
 
 use super::{file, init::MANAGERS, process::words_of, programs::Program, state::installed_for};
 use crate::{
     cli::Failure,
     sys::user::{self, Person},
 };
+
+/// For everything of one person. A service manager gives each service a minute and a half to end.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Everybody but root who has services of their own.
 fn people() -> Vec<Person> {
@@ -32,11 +39,14 @@ pub fn act(words: &[&str], tell: impl Fn(&str)) -> Result<(), Failure> {
     let executable = own_file()?;
     let mut failed = Vec::new();
     for person in people() {
-        let done = person.command(&executable).args(words).output();
-        let said = done
-            .as_ref()
-            .map(|done| String::from_utf8_lossy(&done.stderr));
-        for line in said.unwrap_or_default().lines() {
+        let mut command = person.command(&executable);
+        command.args(words);
+        let done = output_within(command, PATIENCE);
+        let said = match &done {
+            Ok(done) => String::from_utf8_lossy(&done.stderr).into_owned(),
+            Err(why) => why.to_string(),
+        };
+        for line in said.lines() {
             tell(&format!("{}: {line}", person.name));
         }
         if !done.is_ok_and(|done| done.status.success()) {
@@ -50,6 +60,16 @@ pub fn act(words: &[&str], tell: impl Fn(&str)) -> Result<(), Failure> {
         "not done for {}",
         failed.join(", ")
     )))
+}
+
+/// What a command says; one that takes longer is ended. Anything may be in the way of somebody else's own services.
+fn output_within(command: Command, patience: Duration) -> io::Result<Output> {
+    let mut command = async_process::Command::from(command);
+    let output = command.kill_on_drop(true).output();
+    block_on(timeout(patience, output)).unwrap_or_else(|_| {
+        let why = format!("it was not done within {} s", patience.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    })
 }
 
 /// The file that this program was started from.
@@ -93,4 +113,28 @@ pub fn running(file: &Path, only_old: bool) -> Vec<RunningProgram> {
     });
     ours.filter(|found| found.pid != std::process::id())
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_elses_command_that_never_ends_holds_nobody_up() {
+        let run = |script: &str, patience| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]);
+            output_within(command, patience)
+        };
+        let said = run("echo done >&2; exit 3", PATIENCE).unwrap();
+        assert_eq!(
+            (said.stderr, said.status.code()),
+            (b"done\n".to_vec(), Some(3))
+        );
+        for endless in ["exec sleep 1000", "sleep 1000", "while :; do :; done"] {
+            let late = run(endless, Duration::from_millis(300)).err().unwrap();
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut, "{endless}");
+        }
+    }
 }

@@ -27,16 +27,18 @@ use crate::{
     cli::{self, Failure, Progress, exit},
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
+        agreement::Agreement,
         envelope::EnvelopeError,
         ids::{DeviceName, Nonce, SessionId},
         permit::Permit,
         ping::{self, Heartbeat},
         ports::Ports,
         proof::SocketKey,
-        request::{self, AnswerError},
+        request::{self, AnswerError, ClientKeys},
         session::{Awaited, Generation, Granted, Offer, Ready},
         sshkey::{KeyFate, PublicKeyLine},
     },
+    pipe::keys::TransportKeys,
     secret::Secret,
     sys::paths,
     text::endpoint::Endpoint,
@@ -45,7 +47,9 @@ use crate::{
 use explain::{RefusedRequest, refused, too_old, untrusted};
 pub use explain::{about, broken, broken_off};
 use talk::{Question, Talk};
-pub use wanted::{Details, LEAST_PATIENCE, MOST_PATIENCE, PATIENCE, Want, Whom, device_at};
+pub use wanted::{
+    Details, LEAST_PATIENCE, MOST_PATIENCE, PATIENCE, Requirement, Want, Whom, device_at,
+};
 
 mod explain;
 mod refusals;
@@ -100,6 +104,8 @@ pub struct Prepared {
     device_key: PublicKey,
     pins: Pins,
     ephemeral: Option<JoinHandle<Result<KeyPair, CryptoError>>>,
+    /// Whether the daemon says that it sends records. Nobody has signed that.
+    says_records: bool,
     /// What the daemon says of itself, if it says anything.
     pub heartbeat: Option<Heartbeat>,
     /// The user name, if it was asked for and is published.
@@ -118,10 +124,14 @@ pub async fn prepare(
     progress: &mut Progress,
 ) -> Result<Prepared, Failure> {
     let terms = whom.terms;
-    // Takes a tenth of a second and longer: it runs while the first questions travel.
-    let ephemeral = terms
-        .encrypt
-        .then(|| task::spawn_blocking(KeyPair::generate));
+    let pins = Pins::new(paths::memory(), Vec::new());
+    // Takes a tenth of a second and longer: it runs while the first questions travel, unless it will not be needed.
+    let had_records = pins
+        .note(&whom.to, Vec::new())
+        .await
+        .contains(&records(whom));
+    let ephemeral =
+        (terms.encrypt && !had_records).then(|| task::spawn_blocking(KeyPair::generate));
     let (me, id, nonce) = (&keys.atsign, SessionId::random(), Nonce::random());
     let offer = Offer::new(me, &whom.to, &whom.device, &whom.via, id, nonce, terms);
     let offer =
@@ -130,7 +140,6 @@ pub async fn prepare(
     info!("session={id} to={to} device={device} via={via}");
 
     let mut talk = log_in(network, keys, offer, whom, progress).await?;
-    let pins = Pins::new(paths::memory(), Vec::new());
     talk.at.heed(pins.clone(), Some(via));
     if device.as_str() == DeviceName::DEFAULT {
         progress.note(format!("no device is named: asking for {device}{to}"));
@@ -160,6 +169,7 @@ pub async fn prepare(
     let answers = answers.map_err(|missing| missing.explain(whom, want))?;
     let (heartbeat, ports) = read(&answers, progress)?;
     can_no_less(&pins, whom, heartbeat.as_ref(), &ports).await?;
+    let says_records = heartbeat.as_ref().is_some_and(|said| said.records);
     // What it said, not what a client of another time makes of it, is what it can do.
     #[cfg(feature = "held")]
     let heartbeat = heartbeat.map(|said| whom.habits.hear(said));
@@ -181,6 +191,7 @@ pub async fn prepare(
         device_key,
         pins,
         ephemeral,
+        says_records,
         heartbeat,
         user,
     })
@@ -310,16 +321,14 @@ impl Prepared {
         want: Want<'_>,
         progress: &mut Progress,
     ) -> Result<OpenSession, Failure> {
-        let ephemeral = match self.ephemeral.take() {
-            Some(made) => Some(made.await?),
-            None => None,
-        };
+        let mut keys = self.fresh_keys().await?;
         self.is_listed(want)?;
         progress.begin("asking for the session");
         progress.classic("Required daemon features are supported");
         progress.classic("Sending session request to the device daemon");
         let signer = &self.talk.at.keys().encryption;
-        let message = self.words(want, ephemeral.as_ref().map(KeyPair::public), signer)?;
+        let message = self.words(want, keys.as_ref(), signer)?;
+        let request_text = message.text.clone();
         online::send(&self.talk.at, &message).await?;
         progress.classic("Waiting for response from the device daemon");
         let mut question = Question::new(message, Awaited::Answer);
@@ -330,12 +339,11 @@ impl Prepared {
         let answer = self.answer(question, want).await?;
         progress.classic("Received response from the device daemon");
         let signer = &self.talk.at.keys().encryption;
-        let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
-        let terms = self.granted.terms();
+        let daemon = self.granted.daemon().clone();
         let request = refused_request(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
-        let accept = |key: &PublicKey| {
+        let mut accept = |key: &PublicKey| {
             let granted = self.granted.clone();
-            granted.accepted(&answer, key, ephemeral.as_ref(), signer)
+            granted.accepted((&request_text, &answer), key, &mut keys, signer)
         };
         let mut ready = accept(&self.device_key);
         // The device may have new keys since we looked, or our atServer's copy may be an old one.
@@ -345,12 +353,24 @@ impl Prepared {
             ready = accept(&key.await?);
         }
         let ready = ready.map_err(|why| refused(&why, &request))?;
-        progress.done(match (terms.encrypt, twin) {
-            (true, true) => "session open, one key per direction",
-            (true, false) => {
+        let (to, device) = (&self.whom.to, &self.whom.device);
+        if ready.takes_shares && !self.says_records {
+            return Err(untrusted(&format!(
+                "{device}{to} can authenticate what passes the rendezvous, and somebody has taken that out of its answer to our ping"
+            )));
+        }
+        progress.done(match &ready.far.keys {
+            Some(TransportKeys::Records(_)) => {
+                self.pins.note(to, vec![records(&self.whom)]).await;
+                "session open, authenticated end to end"
+            }
+            Some(TransportKeys::Stream(keys)) if keys.are_twin() => {
+                "session open, one key per direction"
+            }
+            Some(TransportKeys::Stream(_)) => {
                 "session open, one key for both directions (the daemon is older than twin keys)"
             }
-            (false, _) => "session open, without end-to-end encryption",
+            None => "session open, without end-to-end encryption",
         });
         let session = self.talk.offer.id();
         Ok(OpenSession {
@@ -358,6 +378,22 @@ impl Prepared {
             daemon,
             session,
         })
+    }
+
+    /// Our part of the session's keys, of the kind that the daemon takes.
+    async fn fresh_keys(&mut self) -> Result<Option<ClientKeys>, Failure> {
+        if !self.granted.terms().encrypt {
+            return Ok(None);
+        }
+        if self.granted.records() {
+            let agreement = Agreement::new().map_err(|why| Failure::plain(why.to_string()))?;
+            return Ok(Some(ClientKeys::Shares(Box::new(agreement))));
+        }
+        let made = match self.ephemeral.take() {
+            Some(made) => made.await?,
+            None => task::spawn_blocking(KeyPair::generate).await?,
+        };
+        Ok(Some(ClientKeys::Rsa(Box::new(made))))
     }
 
     /// Other daemons may say nothing at all to what they do not permit, or only late. Ours asks its policy, too.
@@ -378,15 +414,15 @@ impl Prepared {
     fn words(
         &self,
         want: Want<'_>,
-        ephemeral: Option<&PublicKey>,
+        keys: Option<&ClientKeys>,
         signer: &KeyPair,
     ) -> Result<Message, Failure> {
         let granted = &self.granted;
         match want {
-            Want::Ssh(_) => granted.request(ephemeral, signer),
+            Want::Ssh(_) => granted.request(keys, signer),
             Want::Tunnel { target, timeout } => {
                 let to = (target.host.as_str(), target.port);
-                granted.tunnel_request(to, timeout, ephemeral, signer)
+                granted.tunnel_request(to, timeout, keys, signer)
             }
         }
         .map_err(|error| too_old(error, self.heartbeat.as_ref()))
@@ -488,6 +524,15 @@ async fn can_no_less(
             "if an older program runs there: noports trust {to}"
         )));
     }
+    let had_records = pins.note(to, Vec::new()).await.contains(&records(whom));
+    if whom.terms.encrypt && had_records && !said.records {
+        let why = format!(
+            "{device}{to} could authenticate what passes the rendezvous before, and says that it cannot"
+        );
+        return Err(untrusted(&why).hint(format!(
+            "if an older program runs there: noports trust {to}"
+        )));
+    }
     let time = format!("signed-time={device}");
     if lost(pins, to, time, said.run.is_some()).await {
         warn!(
@@ -496,6 +541,11 @@ async fn can_no_less(
         );
     }
     Ok(())
+}
+
+/// A device that has sent records.
+fn records(whom: &Whom) -> String {
+    format!("records={}", whom.device)
 }
 
 /// Whether that peer could do this before, and cannot any more.

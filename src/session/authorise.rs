@@ -357,7 +357,8 @@ impl Inner {
             device: self.device.clone(),
             group: consult.group.clone(),
         };
-        let message = rpc::ask(policy, open.id, &question);
+        let key = &self.at.keys().encryption;
+        let message = rpc::ask(policy, open.id, &question, Some(key));
         let asking = async {
             self.send(&message, rpc::RPC_TTL).await;
             task::sleep(ASK_AGAIN).await;

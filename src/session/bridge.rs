@@ -25,7 +25,10 @@ use crate::{
         stall::{Tell, watch},
     },
     np::far_end::FarEnd,
-    pipe::join::{Carried, JoinFailure, join},
+    pipe::{
+        join::{Carried, JoinFailure, join},
+        keys::TransportKeys,
+    },
     sys::stdio,
     text::endpoint::Endpoint,
 };
@@ -37,7 +40,7 @@ pub use began::Greeting;
 pub use error::{BridgeError, Report, Stage};
 pub use joins::MAX_CONNECTIONS;
 pub use live::Live;
-pub use many::{Many, Questions, run_on_stdio};
+pub use many::{Many, Questions};
 pub use news::{BridgeNews, TargetFailure, Totals};
 pub use secrets::{BadSecrets, Secrets};
 pub use visitors::Visitors;
@@ -51,6 +54,7 @@ mod live;
 mod many;
 mod news;
 mod secrets;
+mod streamed;
 mod visitors;
 
 /// What is left to do for one that was told to end, when its connections have let go.
@@ -139,6 +143,7 @@ async fn told_to_leave<T>(live: &Live) -> Result<T, BridgeError> {
     Err(BridgeError::Gone)
 }
 
+/// Each kind of session in memory of its own: a future is as large as its largest part.
 async fn run_with(
     dialler: Dialler,
     local: LocalEnd,
@@ -148,12 +153,33 @@ async fn run_with(
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     match (local, many) {
-        (local, None) => one(dialler, local, timeout, greeting, ready).await,
+        (local, None) => Box::pin(one(dialler, local, timeout, greeting, ready)).await,
         (LocalEnd::Dial(service), Some(many)) => {
-            many::device(Arc::new(dialler), service, many, timeout, ready).await
+            let keys = dialler.far.keys.clone();
+            let dialler = Arc::new(dialler);
+            match &keys {
+                Some(TransportKeys::Records(keys)) => {
+                    Box::pin(streamed::device(
+                        dialler, keys, service, many, timeout, ready,
+                    ))
+                    .await
+                }
+                Some(TransportKeys::Stream(keys)) => {
+                    Box::pin(many::device(
+                        dialler,
+                        Some(keys),
+                        service,
+                        many,
+                        timeout,
+                        ready,
+                    ))
+                    .await
+                }
+                None => Box::pin(many::device(dialler, None, service, many, timeout, ready)).await,
+            }
         }
         (LocalEnd::Listen(mut visitors), Some(many)) => {
-            many::client(Arc::new(dialler), &mut visitors, many, timeout, ready).await
+            client(dialler, &mut visitors, many, timeout, ready).await
         }
         (LocalEnd::Stdio, Some(_)) => Err(BridgeError::Accept(io::Error::other(
             "stdin and stdout are one connection",
@@ -175,7 +201,58 @@ pub async fn run_for(
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     let dialler = Dialler::new(far).watched_by(live);
-    many::client(Arc::new(dialler), visitors, many, idle, ready).await
+    client(dialler, visitors, many, idle, ready).await
+}
+
+async fn client(
+    dialler: Dialler,
+    visitors: &mut Visitors,
+    many: Many,
+    idle: Duration,
+    ready: impl FnOnce(),
+) -> Result<Carried, BridgeError> {
+    let keys = dialler.far.keys.clone();
+    let dialler = Arc::new(dialler);
+    match &keys {
+        Some(TransportKeys::Records(keys)) => {
+            Box::pin(streamed::client(dialler, keys, visitors, many, idle, ready)).await
+        }
+        Some(TransportKeys::Stream(keys)) => {
+            Box::pin(many::client(
+                dialler,
+                Some(keys),
+                visitors,
+                many,
+                idle,
+                ready,
+            ))
+            .await
+        }
+        None => Box::pin(many::client(dialler, None, visitors, many, idle, ready)).await,
+    }
+}
+
+/// stdin and stdout as the only connection of a session that could carry many: whatever the device opens, not only its
+/// sshd.
+///
+/// # Errors
+/// See [`BridgeError`]; `Unbegun` also where the device could not reach the target.
+pub async fn run_on_stdio(
+    far: FarEnd,
+    many: Many,
+    live: Arc<Live>,
+) -> Result<Carried, BridgeError> {
+    let keys = far.keys.clone();
+    let dialler = Dialler::new(far).watched_by(live);
+    match &keys {
+        Some(TransportKeys::Records(keys)) => {
+            Box::pin(streamed::on_stdio(dialler, keys, many)).await
+        }
+        Some(TransportKeys::Stream(keys)) => {
+            Box::pin(many::on_stdio(dialler, Some(keys), many)).await
+        }
+        None => Box::pin(many::on_stdio(dialler, None, many)).await,
+    }
 }
 
 async fn one(
@@ -219,8 +296,10 @@ async fn one(
             let (input, output, watch) = began::watch(input, output, greeting);
             let (live, far) = (&dialler.live, remote.clone());
             let _standing = live.stands();
-            let joined = join(input, output, remote, dialler.ciphers(), &live.meter);
+            let changes = dialler.changes().unwrap_or_default();
+            let joined = join(input, output, remote, changes, &live.meter);
             let joined = joined.or(let_go(live, [&far]));
+            let joined = joined.or(async { Err(stdio::abandoned().await.into()) });
             let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;
             let broken = |failure: JoinFailure| BridgeError::Broken(failure.error);
             watch.unbegun().map_or(joined.map_err(broken), Err)
@@ -238,7 +317,7 @@ async fn carry_one(
     let ends = ConnectionEnds {
         local,
         remote,
-        keys: dialler.far.keys.as_ref(),
+        changes: dialler.changes(),
         greeting,
         tell: Tell::Aloud,
     };

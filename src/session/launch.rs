@@ -427,8 +427,9 @@ pub fn is_service_failure(refusal: &str) -> bool {
 mod tests {
     use crate::np::proof::SocketKey;
     use crate::session::launch::*;
+    use crate::testing::every_kind_of_keys;
     use crate::{
-        pipe::cipher::{SessionKeys, Side},
+        pipe::cipher::Side,
         program::bridge::read_plan,
         secret::Secret,
         session::bridge::{self, Questions, SPOKEN},
@@ -444,7 +445,7 @@ mod tests {
             rendezvous: "rv.example:40190".parse().unwrap(),
             admission: Some(Secret::new("the line".into())),
             socket_key: Some(SocketKey::random().unwrap()),
-            keys: Some(SessionKeys::random(true).unwrap()),
+            keys: every_kind_of_keys()[3].clone(),
             side: Side::Device,
         };
         let order = Order {
@@ -502,7 +503,7 @@ mod tests {
             rendezvous: "rv.example:1".parse().unwrap(),
             admission: Some(Secret::new("the line".into())),
             socket_key: None,
-            keys: Some(SessionKeys::random(false).unwrap()),
+            keys: every_kind_of_keys()[1].clone(),
             side: Side::Client,
         };
         let talk = Many {

@@ -10,13 +10,14 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
 };
 
 use async_io::Async;
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, ReadWriteFlags, preadv2, pwritev2},
+    io::{Errno, ReadWriteFlags, ioctl_fionread, preadv2, pwritev2},
 };
 
 /// What comes in; ends too when the [`Output`] is closed, so that nobody waits for a person who has
@@ -209,6 +210,40 @@ impl AsyncWrite for Output {
     }
 }
 
+/// Between two looks at whether somebody is there.
+const LOOK: Duration = Duration::from_secs(5);
+/// After so long without anybody there what was said last has arrived.
+const ABANDONED: Duration = Duration::from_secs(30);
+
+/// Ends when nobody is left at our stdin nor at our stdout, as when the process there was killed: then nothing more comes, and
+/// what the far end says would reach nobody. A stream of which one direction has ended is none of that.
+pub async fn abandoned() -> io::Error {
+    left_alone([io::stdin().as_fd(), io::stdout().as_fd()], LOOK, ABANDONED).await
+}
+
+async fn left_alone(ends: [impl AsFd; 2], look: Duration, patience: Duration) -> io::Error {
+    let mut since = None;
+    loop {
+        async_std::task::sleep(look).await;
+        since = ends
+            .iter()
+            .all(is_left)
+            .then(|| since.unwrap_or_else(Instant::now));
+        if since.is_some_and(|since: Instant| since.elapsed() >= patience) {
+            let why = "nobody is there any more to read or write";
+            return io::Error::new(io::ErrorKind::BrokenPipe, why);
+        }
+    }
+}
+
+/// Whether the other end is gone, and nothing that it said is left.
+fn is_left(end: &impl AsFd) -> bool {
+    let mut asked = [PollFd::new(end, PollFlags::empty())];
+    let told = poll(&mut asked, Some(&Timespec::default()));
+    let gone = PollFlags::HUP | PollFlags::ERR;
+    told.is_ok() && asked[0].revents().intersects(gone) && ioctl_fionread(end).unwrap_or(0) == 0
+}
+
 /// Asks the kernel without waiting. An end or an error counts: reading or writing tells which.
 fn would_not_block(fd: &OwnedFd, wanted: PollFlags) -> io::Result<bool> {
     let mut asked = [PollFd::new(fd, wanted)];
@@ -383,6 +418,37 @@ mod tests {
             assert_eq!(got.unwrap(), 0);
             assert!(closed.is_ok());
         });
+    }
+
+    /// Killed, it left a session that stood until its half-closed time was over: ten minutes.
+    #[test]
+    fn whoever_is_gone_from_both_ends_is_noticed_and_from_one_alone_is_not() {
+        let alone = |input: &OwnedFd, output: &OwnedFd| {
+            let (look, patience) = (Duration::from_millis(1), Duration::from_millis(20));
+            let waiting = left_alone([input, output], look, patience);
+            let ends = async_std::future::timeout(Duration::from_millis(400), waiting);
+            block_on(ends).is_ok()
+        };
+        let ((mut far_in, near_out), (near_in, mut far_out)) =
+            (io::pipe().unwrap(), io::pipe().unwrap());
+        let (near_in, near_out): (OwnedFd, OwnedFd) = (near_in.into(), near_out.into());
+        assert!(!alone(&near_in, &near_out), "both are there");
+        far_out.write_all(b"last").unwrap();
+        drop(far_out);
+        assert!(!alone(&near_in, &near_out), "somebody still reads");
+        drop(far_in.read(&mut []).map(|_| far_in));
+        assert!(!alone(&near_in, &near_out), "what was said is still there");
+        rustix::io::read(&near_in, &mut [0; 9]).unwrap();
+        assert!(alone(&near_in, &near_out));
+        // As one socket, and as files, at which nobody ever is.
+        let (far, near) = std::os::unix::net::UnixStream::pair().unwrap();
+        let near: OwnedFd = near.into();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!alone(&near, &near), "it has said all, and listens");
+        drop(far);
+        assert!(alone(&near, &near));
+        let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+        assert!(!alone(&file, &near) && !alone(&file, &file));
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub fn frozen_and_kept(site: &mut Site, random: &mut Random, patience: Duration)
     let mut tunnel = Tunnel::open_with(site, &["--keep-alive"])?;
     freeze(site.rendezvous.as_ref());
     tunnel.say("lost")?;
-    at_a_pace(random.between(Duration::from_secs(88), Duration::from_secs(90)));
+    at_a_pace(random.between(Duration::from_secs(58), Duration::from_secs(60)));
     let frozen = site.rendezvous.take();
     site.rendezvous = Some(site.start_rendezvous());
     let began = Instant::now();

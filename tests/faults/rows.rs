@@ -189,7 +189,7 @@ pub const ROWS: &[Row] = &[
     long(row(
         "rendezvous-frozen",
         "N22: the rendezvous takes everything and carries nothing under a tunnel: it is told",
-        90,
+        60,
         listed::rendezvous_frozen,
     )),
     long(row(

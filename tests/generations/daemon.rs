@@ -25,13 +25,15 @@ use noports::{
         ids::{DeviceName, Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
-        request::{self, RequestForm},
+        request::{self, ClientKeys, RequestForm},
         reverse::{ReverseRequest, private_key_message},
         session::{Generation, Granted, Offer, Ready, Terms},
         sshkey::PublicKeyLine,
     },
-    pipe::cipher::SessionKeys,
-    pipe::cipher::Side,
+    pipe::{
+        cipher::{SessionKeys, Side},
+        keys::TransportKeys,
+    },
     program::daemon::DaemonOptions,
     secret::Secret,
 };
@@ -102,11 +104,14 @@ impl Hand {
     pub(super) async fn session(&mut self, terms: Terms) -> (Ready, String) {
         let (id, granted) = self.granted(terms).await;
         let (me, ephemeral) = (known_pair("@client_example"), known_pair("session"));
-        let public = terms.encrypt.then(|| ephemeral.public());
-        self.send(granted.request(public, &me).unwrap()).await;
+        let mut keys = terms
+            .encrypt
+            .then(|| ClientKeys::Rsa(Box::new(ephemeral.clone())));
+        let asked = granted.request(keys.as_ref(), &me).unwrap();
+        self.send(asked.clone()).await;
         let answer = self.hear(&request::answer_entity(id, &device())).await;
         let signer = known_pair("@device_example").public().clone();
-        let ready = granted.accepted(&answer, &signer, Some(&ephemeral), &me);
+        let ready = granted.accepted((&asked.text, &answer), &signer, &mut keys, &me);
         (
             ready.unwrap_or_else(|why| panic!("{why}: {answer}")),
             answer,
@@ -128,15 +133,23 @@ pub(super) fn device() -> DeviceName {
     NAME.parse().unwrap()
 }
 
+/// The keys that a client of this generation has.
+fn stream_keys(ready: &Ready) -> Option<&SessionKeys> {
+    match &ready.far.keys {
+        None => None,
+        Some(TransportKeys::Stream(keys)) => Some(keys),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Says something through a session to a service that answers with what it has heard.
 fn exchange(ready: &Ready, what: &str) {
     let mut tcp = meet(ready);
-    let keys = ready.far.keys.as_ref();
+    let keys = stream_keys(ready);
     let ciphers = keys.map(|keys| keys.ciphers(Side::Client));
-    let (mut outbound, mut inbound) = match ciphers {
-        Some(ciphers) => (ciphers.outbound, ciphers.inbound),
-        None => (None, None),
-    };
+    let (mut outbound, mut inbound) = ciphers
+        .map(|ciphers| (ciphers.outbound, ciphers.inbound))
+        .unzip();
     let mut said = what.as_bytes().to_vec();
     if let Some(cipher) = &mut outbound {
         cipher.apply(&mut said);
@@ -207,13 +220,14 @@ fn every_part_of_the_protection_may_be_left_out() {
                 admit_client: bits & 1 == 0,
                 admit_device: bits & 2 == 0,
                 encrypt: bits & 4 == 0,
+                authenticate: false,
                 generation: Generation::V5,
             };
             let (ready, answer) = alice.session(terms).await;
             exchange(&ready, &format!("{terms:?}"));
             assert_eq!(ready.ephemeral_key.is_some(), !terms.encrypt, "{terms:?}");
             let keys: &[&str] = match terms.encrypt {
-                true => &["aesKeyC2D", "ivC2D", "aesKeyD2C", "ivD2C"],
+                true => &["aesKeyC2D", "ivC2D", "aesKeyD2C", "ivD2C", "records"],
                 false => &["sessionAESKey", "sessionIV"],
             };
             let want = [&["status", "sessionId", "ephemeralPrivateKey"], keys].concat();
@@ -242,7 +256,8 @@ fn a_daemon_that_requires_protection_says_so() {
         for terms in [no_login, no_encryption, Terms::of(Generation::V4)] {
             let (id, granted) = alice.granted(terms).await;
             let (me, ephemeral) = (known_pair("@client_example"), known_pair("session"));
-            let asked = granted.request(Some(ephemeral.public()), &me).unwrap();
+            let keys = ClientKeys::Rsa(Box::new(ephemeral));
+            let asked = granted.request(Some(&keys), &me).unwrap();
             alice.send(asked).await;
             let answer = alice.hear(&request::answer_entity(id, &device())).await;
             let want = "this device does not do sessions without encryption and login";
@@ -348,7 +363,7 @@ fn a_plain_tunnel_carries_plain_connections_and_no_others() {
             encrypt: false,
             ..Terms::default()
         };
-        let (me, ephemeral) = (known_pair("@client_example"), known_pair("session"));
+        let me = known_pair("@client_example");
         let signer = known_pair("@device_example").public().clone();
         for (line, works) in [
             (ControlLine::ConnectPlain, true),
@@ -360,14 +375,15 @@ fn a_plain_tunnel_carries_plain_connections_and_no_others() {
             let (id, granted) = alice.granted(terms).await;
             let idle = Duration::from_secs(300);
             let asked = granted.tunnel_request(("localhost", port), idle, None, &me);
-            alice.send(asked.unwrap()).await;
+            let asked = asked.unwrap();
+            alice.send(asked.clone()).await;
             let answer = alice.hear(&request::answer_entity(id, &device())).await;
             assert_eq!(
                 names(&answer),
                 ["status", "sessionId", "sessionAESKey", "sessionIV"]
             );
             let ready = granted
-                .accepted(&answer, &signer, Some(&ephemeral), &me)
+                .accepted((&asked.text, &answer), &signer, &mut None, &me)
                 .unwrap();
             let mut control = meet(&ready);
             let mut data = meet(&ready);
@@ -660,7 +676,7 @@ fn a_held_daemon_says_and_does_what_its_generation_did() {
             let (ready, answer) = alice.session(terms).await;
             exchange(&ready, generation);
             assert_eq!(ready.ephemeral_key.is_some(), key, "{generation}");
-            let twin = ready.far.keys.as_ref().is_some_and(SessionKeys::are_twin);
+            let twin = stream_keys(&ready).is_some_and(SessionKeys::are_twin);
             assert!(!twin, "{generation} knows one key for both directions");
             assert_eq!(
                 answer.contains("sessionAESKey"),

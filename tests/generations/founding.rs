@@ -261,12 +261,15 @@ fn v35_5_ssh_to_the_rendezvous_itself_is_ssh_to_the_device() {
         let mut alice = Hand::of_alice(&world).await;
         let (session, granted) = alice.granted(rc2()).await;
         let me = known_pair("@client_example");
-        alice.send(granted.request(None, &me).unwrap()).await;
+        let asked = granted.request(None, &me).unwrap();
+        alice.send(asked.clone()).await;
         let answer = alice
             .hear(&request::answer_entity(session, &device()))
             .await;
         let signer = known_pair("@device_example").public().clone();
-        let ready = granted.accepted(&answer, &signer, None, &me).unwrap();
+        let ready = granted
+            .accepted((&asked.text, &answer), &signer, &mut None, &me)
+            .unwrap();
         let mut ssh = world.program("ssh");
         let known = format!("UserKnownHostsFile={}", world.dir.text("known"));
         ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", &known]);

@@ -27,7 +27,7 @@ use noports::{
         Message,
         ids::{Nonce, SessionId},
         ports::Ports,
-        request::AnswerError,
+        request::{AnswerError, ClientKeys},
         session::{Awaited, Generation, Granted, Offer, Ready, SessionError, Terms},
     },
     pipe::cipher::Side,
@@ -98,6 +98,7 @@ const fn terms(generation: Generation, ac: bool, ad: bool, et: bool) -> Terms {
         admit_client: ac,
         admit_device: ad,
         encrypt: et,
+        authenticate: false,
         generation,
     }
 }
@@ -309,20 +310,23 @@ impl Stage {
             return self.reverse(granted, ear, patience(Ignored)).await;
         }
         let (keys, ephemeral) = (self.at.keys().clone(), known_pair("session"));
-        let public = terms.encrypt.then(|| ephemeral.public());
+        let mut fresh = terms
+            .encrypt
+            .then(|| ClientKeys::Rsa(Box::new(ephemeral.clone())));
         let request = match way {
             Way::Tunnel => granted.tunnel_request(
                 ("localhost", self.sshd.port),
                 Duration::from_secs(1),
-                public,
+                fresh.as_ref(),
                 &keys.encryption,
             ),
-            _ => granted.request(public, &keys.encryption),
+            _ => granted.request(fresh.as_ref(), &keys.encryption),
         };
         let request = match request {
             Err(SessionError::Lacks { what, .. }) => return Ok(Lacks(what)),
             other => other.map_err(|why| why.to_string())?,
         };
+        let asked = request.text.clone();
         self.send(request).await;
         let answer = ear.wait(&self.at, Awaited::Answer, patience(Ignored));
         let Some(answer) = answer.await else {
@@ -332,7 +336,7 @@ impl Stage {
             return Ok(Unusable);
         }
         let device_key = self.at.public_key(&to).await.unwrap().unwrap();
-        let ready = granted.accepted(&answer, &device_key, Some(&ephemeral), &keys.encryption);
+        let ready = granted.accepted((&asked, &answer), &device_key, &mut fresh, &keys.encryption);
         let mut ready = match ready {
             Err(AnswerError::Unsigned) => return Ok(Unusable),
             other => other.map_err(|why| why.to_string())?,

@@ -367,6 +367,7 @@ impl World {
                 ..daemon::Ssh::default()
             },
             require_protection: false,
+            require: None,
             proof: PROOF,
             #[cfg(feature = "held")]
             habits: Default::default(),

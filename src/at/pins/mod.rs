@@ -7,6 +7,9 @@
 //!                    └─ never seen ───────────────────▶ remembered from now on, if it has signed something
 //!   refused, and its fingerprint was given for recovery ▶ it is the one from now on, if it has signed something
 //! ```
+//! Nothing that a rendezvous says is signed, and a client remembers a device's key before it asks, so that it asks nobody else:
+//! these two are remembered when they are first seen.
+//!
 //! Keys are told by atServers, so whoever runs one could tell another key. Remembered keys are a file of lines,
 //! `@bob <fingerprint> <note>…`, in the folder for what must outlive a program; all programs of a user share it. Each change
 //! writes it anew under another name, and the disk has it before it takes the old one's place. A running program reads it again

@@ -116,15 +116,6 @@ pub fn heartbeat(to: &AtSign, device: &DeviceName, heartbeat: &Heartbeat) -> Mes
     Message::new(to, format!("{device}.{DEVICES}"), heartbeat.print())
 }
 
-/// Which device such a message is from.
-pub fn heartbeat_of(entity: &str) -> Option<DeviceName> {
-    entity
-        .strip_suffix(DEVICES)?
-        .strip_suffix('.')?
-        .parse()
-        .ok()
-}
-
 /// What a daemon's monitor has to match to hear a policy's answers, and a policy's to hear questions.
 pub const WATCH_RPC: &str = r"\.auth_checks\.__rpcs\.sshnp@";
 
@@ -185,7 +176,5 @@ mod tests {
             &Heartbeat::ours(&device, Vec::new()),
         );
         assert_eq!(text.entity, "pi.devices.policy.sshnp");
-        assert_eq!(heartbeat_of(&text.entity), Some(device));
-        assert_eq!(heartbeat_of("devices.policy.sshnp"), None);
     }
 }

@@ -16,8 +16,15 @@ use miniserde::{Deserialize, Serialize, json};
 
 use super::{AuthAnswer, AuthCheck};
 use crate::{
-    at::AtSign,
-    np::{Message, ids::BadId},
+    at::{
+        AtSign,
+        crypto::{KeyPair, PublicKey},
+    },
+    np::{
+        Message,
+        envelope::{self, Envelope},
+        ids::BadId,
+    },
 };
 
 /// What stands behind the id in every key.
@@ -175,10 +182,20 @@ fn wire_request(id: RequestId, question: &AuthCheck) -> WireRequest {
     }
 }
 
-/// The question, for a policy.
-pub fn ask(to: &AtSign, id: RequestId, question: &AuthCheck) -> Message {
-    let text = json::to_string(&wire_request(id, question));
+/// The question, for a policy; signed, it is an envelope as well, which others read as they read any question.
+pub fn ask(to: &AtSign, id: RequestId, question: &AuthCheck, key: Option<&KeyPair>) -> Message {
+    let wire = wire_request(id, question);
+    let sealed = key.map(|key| envelope::seal(&json::to_string(&wire.payload), key));
+    let text = match sealed {
+        Some(Ok(sealed)) => format!(r#"{{"reqId":{id},{}"#, sealed.trim_start_matches('{')),
+        _ => json::to_string(&wire),
+    };
     Message::new(to, entity("request", id), text)
+}
+
+/// Whether this key has signed what is asked in a question.
+pub fn is_signed(text: &str, key: &PublicKey) -> bool {
+    Envelope::parse(text).is_ok_and(|envelope| envelope.verify(key).is_ok())
 }
 
 /// The id, if a key is that of a question.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{
-    tests::{SESSION, vectors, vectors_2026},
+    tests::{SESSION, read_with, vectors, vectors_2026},
     *,
 };
 use crate::{
@@ -108,11 +108,11 @@ fn reverse(text: &str, signer: &KeyPair) -> Result<String, String> {
 
 fn answer(text: &str, signer: &KeyPair) -> Result<String, String> {
     let ephemeral = vectors().key("session");
-    said(read_answer(
+    said(read_with(
         text,
         SESSION.parse().unwrap(),
         signer.public(),
-        Some(&ephemeral),
+        &ephemeral,
     ))
 }
 

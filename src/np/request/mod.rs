@@ -12,6 +12,7 @@
 //! | any port near it | `npt_request` | 5.1 | [`tunnel`] |
 //! | yes, with what belongs to it; or no | the session's id | 2.0 | [`answer`] |
 //! | the session's keys | – | 5.0 | `keys` |
+//! | shares, of which both make them | – | ours | [`shares`] |
 //! | when it was signed, for which run of the daemon | – | ours | [`stamp`] |
 //!
 //! Either part of the protection may be left out: the login at the rendezvous, and the encryption of what
@@ -32,13 +33,17 @@ use super::{
 };
 use crate::{
     at::crypto::{KeyPair, PublicKey},
-    np::far_end::FarEnd,
-    pipe::cipher::{SessionKeys, Side},
+    np::{agreement::ML_KEM_KEY, far_end::FarEnd},
+    pipe::{cipher::Side, keys::TransportKeys},
     secret::Secret,
     text::{endpoint::Endpoint, host::canonical},
 };
 
-pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_answer, refuse};
+pub use answer::{
+    Accepted, Answer, AnswerError, Asked, ClientKeys, DeviceKeys, accept, accept_tunnel, connected,
+    read_answer, refuse,
+};
+pub use shares::{Offered, Parties};
 #[cfg(feature = "inside")]
 pub use ssh::ssh_request_entity;
 pub use ssh::{RequestForm, SshRequest};
@@ -47,6 +52,7 @@ pub use tunnel::TunnelRequest;
 
 pub mod answer;
 mod keys;
+pub mod shares;
 pub mod ssh;
 pub mod stamp;
 pub mod tunnel;
@@ -97,11 +103,16 @@ impl Nonces {
 
 /// What the client brings for the session's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Encryption {
-    /// Fresh public key that the keys are wrapped for.
-    pub ephemeral: PublicKey,
-    /// Whether the client can take one key per direction.
-    pub twin_keys: bool,
+pub enum Encryption {
+    /// For key streams, which the daemon makes.
+    Stream {
+        /// Fresh public key that the keys are wrapped for.
+        ephemeral: PublicKey,
+        /// Whether the client can take one key per direction.
+        twin_keys: bool,
+    },
+    /// For records, whose keys both make.
+    Records(Offered<ML_KEM_KEY>),
 }
 
 /// Why a request is refused. Printed as it is to the client, if the client is allowed to hear anything.
@@ -215,8 +226,10 @@ impl Protection {
             }),
             _ => None,
         };
+        let offered = Offered::of(payload).map_err(|_| RequestError::Member("sessionShares"))?;
         let encryption = match (self.encrypt, self.ephemeral_type.as_deref()) {
-            (Some(true), Some(EPHEMERAL_TYPE)) => Some(Encryption {
+            (Some(true), _) if offered.is_some() => offered.map(Encryption::Records),
+            (Some(true), Some(EPHEMERAL_TYPE)) => Some(Encryption::Stream {
                 ephemeral: PublicKey::parse(&self.ephemeral.unwrap_or_default())
                     .map_err(|_| RequestError::Member("clientEphemeralPK"))?,
                 twin_keys: newer.twin_keys == Some(true),
@@ -251,7 +264,7 @@ impl Meeting {
     /// When the key cannot sign.
     pub fn far_end(
         &self,
-        keys: Option<&SessionKeys>,
+        keys: Option<&TransportKeys>,
         signer: &KeyPair,
     ) -> Result<FarEnd, EnvelopeError> {
         let admission = self.admission.as_ref();
@@ -272,7 +285,10 @@ impl Meeting {
     }
 
     fn ephemeral(&self) -> Option<String> {
-        self.encryption.as_ref().map(|e| e.ephemeral.text.clone())
+        match &self.encryption {
+            Some(Encryption::Stream { ephemeral, .. }) => Some(ephemeral.text.clone()),
+            _ => None,
+        }
     }
 
     /// The payload of a request, with the members at its end that only newer daemons are sent.
@@ -283,8 +299,12 @@ impl Meeting {
             payload.push(',');
             payload.push_str(object.trim_start_matches('{'));
         };
-        if self.encryption.as_ref().is_some_and(|e| e.twin_keys) {
-            append(r#"{"twinKeys":true}"#);
+        match &self.encryption {
+            Some(Encryption::Stream {
+                twin_keys: true, ..
+            }) => append(r#"{"twinKeys":true}"#),
+            Some(Encryption::Records(offered)) => append(&offered.print()),
+            _ => {}
         }
         if let Some(stamp) = &self.stamp {
             append(&stamp.print());

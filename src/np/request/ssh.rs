@@ -87,7 +87,7 @@ impl SshRequest {
             authenticate: Some(meeting.admission.is_some()),
             client_nonce,
             rendezvous_nonce,
-            encrypt: Some(ephemeral.is_some()),
+            encrypt: Some(meeting.encryption.is_some()),
             ephemeral_type: ephemeral.as_ref().map(|_| EPHEMERAL_TYPE.to_owned()),
             ephemeral,
         };

@@ -60,13 +60,37 @@ pub(in crate::np) fn meeting(twin_keys: bool) -> Meeting {
             client: "2024-10-24T10:15:30.123456".parse().unwrap(),
             rendezvous: "2024-10-24T10:15:31.654321".parse().unwrap(),
         }),
-        encryption: Some(Encryption {
+        encryption: Some(Encryption::Stream {
             ephemeral: vectors().key("session").public().clone(),
             twin_keys,
         }),
         socket_key: None,
         stamp: None,
     }
+}
+
+/// What the client of these vectors reads with its ephemeral key.
+pub(in crate::np) fn read_with(
+    text: &str,
+    session: SessionId,
+    signer: &PublicKey,
+    ephemeral: &KeyPair,
+) -> Result<Answer, AnswerError> {
+    let mut asked = Asked {
+        keys: &mut Some(ClientKeys::Rsa(Box::new(ephemeral.clone()))),
+        request: "",
+        client: (&"@client_example".parse().unwrap(), signer),
+        device: &"@device_example".parse().unwrap(),
+        name: &"my_device".parse().unwrap(),
+    };
+    read_answer(text, session, signer, Some(&mut asked))
+}
+
+/// Keys as our daemon makes them.
+pub(in crate::np) fn device_keys(keys: Option<&SessionKeys>) -> DeviceKeys {
+    keys.map_or(DeviceKeys::Bare, |keys| {
+        DeviceKeys::Stream(keys.clone(), true)
+    })
 }
 
 fn request(twin_keys: bool) -> SshRequest {
@@ -119,7 +143,14 @@ fn requests_of_every_direct_client_can_be_read() {
         .replace(r#""escr""#, r#""payload""#);
     let sealed = envelope::seal(&payload, &v.key("@client_example")).unwrap();
     let read = SshRequest::parse(&sealed, &signer).unwrap();
-    assert!(read.meeting.encryption.unwrap().twin_keys);
+    let twin = matches!(
+        read.meeting.encryption,
+        Some(Encryption::Stream {
+            twin_keys: true,
+            ..
+        })
+    );
+    assert!(twin);
 }
 
 #[test]
@@ -204,10 +235,11 @@ fn every_generations_answer_gives_the_known_keys() {
     ] {
         let text = v.text(&["envelopes", name, "envelope"]);
         let session = SESSION.parse().unwrap();
-        let answer = read_answer(&text, session, device.public(), Some(&ephemeral)).unwrap();
+        let answer = read_with(&text, session, device.public(), &ephemeral).unwrap();
         let Answer::Signed {
-            keys: Some(keys),
+            keys: Some(TransportKeys::Stream(keys)),
             ephemeral_key: None,
+            takes_shares: false,
         } = answer
         else {
             panic!("{name}: {answer:?}");
@@ -236,17 +268,21 @@ fn our_answers_come_back_as_the_same_keys() {
     );
     for twin in [false, true] {
         let keys = SessionKeys::random(twin).unwrap();
-        let message = accept(&request(twin), Some(&keys), None, &to, &name, &device).unwrap();
+        let made = device_keys(Some(&keys));
+        let message = accept(&request(twin), &made, None, &to, &name, &device)
+            .unwrap()
+            .message;
         assert_eq!(message.entity, format!("{SESSION}.my_device.sshnp"));
-        let back = read_answer(
+        let back = read_with(
             &message.text,
             SESSION.parse().unwrap(),
             device.public(),
-            Some(&ephemeral),
+            &ephemeral,
         );
         let want = Answer::Signed {
-            keys: Some(keys),
+            keys: Some(TransportKeys::Stream(keys)),
             ephemeral_key: None,
+            takes_shares: true,
         };
         assert_eq!(back, Ok(want), "twin: {twin}");
     }
@@ -258,16 +294,16 @@ fn an_answer_for_another_session_or_of_another_status_or_signer_is_refused() {
     let (device, ephemeral) = (v.key("@device_example"), v.key("session"));
     let text = v.text(&["envelopes", "v5_npt_response", "envelope"]);
     let session: SessionId = SESSION.parse().unwrap();
-    let read = |text: &str, session| read_answer(text, session, device.public(), Some(&ephemeral));
+    let read = |text: &str, session| read_with(text, session, device.public(), &ephemeral);
     assert_eq!(
         read(&text, SessionId::random()),
         Err(AnswerError::OtherSession)
     );
-    let other_signer = read_answer(
+    let other_signer = read_with(
         &text,
         session,
         v.key("@client_example").public(),
-        Some(&ephemeral),
+        &ephemeral,
     );
     assert_eq!(
         other_signer,
@@ -302,11 +338,11 @@ fn a_refusal_is_shown_and_cannot_pass_for_an_envelope() {
         &"d".parse().unwrap(),
     );
     assert_eq!(no.text, "not here");
-    let verdict = read_answer(
+    let verdict = read_with(
         "Daemon does not permit\x1b[2J",
         SESSION.parse().unwrap(),
         v.key("@device_example").public(),
-        Some(&v.key("session")),
+        &v.key("session"),
     );
     assert_eq!(
         verdict,
@@ -376,8 +412,9 @@ fn each_generation_is_answered_in_its_form() {
     );
     let pem = Secret::new(PEM.to_owned());
     let answer = |request: &SshRequest, pem: Option<&Secret<String>>| {
-        accept(request, None, pem, &to, &name, &device)
+        accept(request, &DeviceKeys::Bare, pem, &to, &name, &device)
             .unwrap()
+            .message
             .text
     };
     assert_eq!(
@@ -396,6 +433,7 @@ fn each_generation_is_answered_in_its_form() {
         Ok(Answer::Signed {
             keys: None,
             ephemeral_key,
+            takes_shares: false,
         })
     };
     assert_eq!(read(&text), with(Some(pem)));
@@ -415,11 +453,18 @@ fn keys_are_given_where_they_are_wanted_and_nowhere_else() {
     let v = vectors();
     let device = v.key("@device_example");
     let (to, name) = ("@c".parse().unwrap(), "d".parse().unwrap());
-    let keys = SessionKeys::random(false).unwrap();
-    let verdict = accept(&request(false), None, None, &to, &name, &device);
+    let keys = device_keys(Some(&SessionKeys::random(false).unwrap()));
+    let verdict = accept(
+        &request(false),
+        &DeviceKeys::Bare,
+        None,
+        &to,
+        &name,
+        &device,
+    );
     assert_eq!(verdict, Err(EnvelopeError::Signing));
     let mut plain = request(false);
     plain.meeting.encryption = None;
-    let verdict = accept(&plain, Some(&keys), None, &to, &name, &device);
+    let verdict = accept(&plain, &keys, None, &to, &name, &device);
     assert_eq!(verdict, Err(EnvelopeError::Signing));
 }

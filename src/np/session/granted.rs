@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     offer::Offer,
-    refused::{NO_ADMIT, NO_ADMIT_DEVICE, NO_ENCRYPT, SessionError},
+    refused::{NO_ADMIT, NO_ADMIT_DEVICE, NO_ENCRYPT, NO_REQUIRE, SessionError},
     terms::{Generation, Terms},
 };
 use crate::{
@@ -16,17 +16,17 @@ use crate::{
         ports::Ports,
         proof::SocketKey,
         request::{
-            self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest, Stamp,
-            TunnelRequest,
+            self, Answer, AnswerError, ClientKeys, Encryption, Meeting, Nonces, Offered,
+            RequestForm, SshRequest, Stamp, TunnelRequest,
         },
         reverse::{self, ReverseRequest},
     },
-    pipe::cipher::Side,
+    pipe::{cipher::Side, record::Suite},
     secret::Secret,
 };
 
 /// A session with a meeting point. Prints as what was agreed, for a log:
-/// `generation=5 login=both encryption=twin`.
+/// `generation=5 login=both encryption=records`.
 #[derive(Clone, Debug)]
 pub struct Granted {
     offer: Offer,
@@ -57,6 +57,10 @@ impl Offer {
         if terms.encrypt && !can.relay_encryption {
             let what = "encrypt what passes the rendezvous";
             return Err(self.lacks(&daemon, what, Some(NO_ENCRYPT)));
+        }
+        if terms.authenticate && !daemon.records {
+            let what = "authenticate what passes the rendezvous";
+            return Err(self.lacks(&daemon, what, Some(NO_REQUIRE)));
         }
         let nonces = ports.nonce.as_ref().map(|rendezvous| Nonces {
             client: self.nonce.clone(),
@@ -125,13 +129,19 @@ impl Granted {
         &self.ports
     }
 
-    /// The signed request for an ssh session; `ephemeral` where it is to be encrypted.
+    /// Whether what passes will be records.
+    pub fn records(&self) -> bool {
+        let terms = self.offer.terms;
+        terms.encrypt && terms.generation == Generation::V5 && self.daemon.records
+    }
+
+    /// The signed request for an ssh session; `keys` where it is to be encrypted.
     ///
     /// # Errors
     /// When the key cannot sign, or the session is another way round.
     pub fn request(
         &self,
-        ephemeral: Option<&PublicKey>,
+        keys: Option<&ClientKeys>,
         signer: &KeyPair,
     ) -> Result<Message, SessionError> {
         let form = match self.offer.terms.generation {
@@ -139,7 +149,7 @@ impl Granted {
             Generation::V4Rc2 | Generation::V4 => RequestForm::V4,
             Generation::V5 => RequestForm::V5,
         };
-        let meeting = self.meeting(ephemeral)?;
+        let meeting = self.meeting(keys)?;
         let request = SshRequest { meeting, form };
         Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
     }
@@ -153,7 +163,7 @@ impl Granted {
         &self,
         (host, port): (&str, u16),
         timeout: Duration,
-        ephemeral: Option<&PublicKey>,
+        keys: Option<&ClientKeys>,
         signer: &KeyPair,
     ) -> Result<Message, SessionError> {
         if self.offer.terms.generation != Generation::V5 {
@@ -164,7 +174,7 @@ impl Granted {
             return Err(self.offer.lacks(&self.daemon, what, None));
         }
         let request = TunnelRequest {
-            meeting: self.meeting(ephemeral)?,
+            meeting: self.meeting(keys)?,
             target_host: host.to_owned(),
             target_port: port,
             timeout,
@@ -195,15 +205,19 @@ impl Granted {
         key.filter(|_| request::takes_proofs(self.admission.as_ref()))
     }
 
-    fn meeting(&self, ephemeral: Option<&PublicKey>) -> Result<Meeting, SessionError> {
+    fn meeting(&self, keys: Option<&ClientKeys>) -> Result<Meeting, SessionError> {
         let terms = self.offer.terms;
-        let encryption = match (terms.encrypt, ephemeral) {
+        let encryption = match (terms.encrypt, keys) {
             (false, _) => None,
             (true, None) => return Err(SessionError::NoEphemeral),
-            (true, Some(ephemeral)) => Some(Encryption {
-                ephemeral: ephemeral.clone(),
+            (true, Some(ClientKeys::Rsa(ephemeral))) => Some(Encryption::Stream {
+                ephemeral: ephemeral.public().clone(),
                 twin_keys: self.twin_keys(),
             }),
+            (true, Some(ClientKeys::Shares(agreement))) => Some(Encryption::Records(Offered {
+                shares: agreement.shares().clone(),
+                suite: Suite::fastest(),
+            })),
         };
         let run = self.daemon.run.clone();
         let stamp = run.zip(self.signed_at).map(|(run, at)| Stamp { run, at });
@@ -220,30 +234,38 @@ impl Granted {
         })
     }
 
-    /// The daemon has answered: where the generation signs, its signature is `device_key`'s, and its session and
-    /// status are right.
+    /// The daemon has answered what was asked in `request`: where the generation signs, its signature is `device_key`'s, and
+    /// its session and status are right.
     ///
     /// # Errors
     /// See [`AnswerError`].
     pub fn accepted(
         self,
-        answer: &str,
+        (request, answer): (&str, &str),
         device_key: &PublicKey,
-        ephemeral: Option<&KeyPair>,
+        keys: &mut Option<ClientKeys>,
         signer: &KeyPair,
     ) -> Result<Ready, AnswerError> {
         let (terms, socket_key) = (self.offer.terms, self.socket_key());
-        let ephemeral = ephemeral.filter(|_| terms.encrypt);
-        let (keys, ephemeral_key) =
-            match request::read_answer(answer, self.offer.id, device_key, ephemeral)? {
+        let mut asked = request::Asked {
+            keys,
+            request,
+            client: (&self.offer.me, signer.public()),
+            device: &self.offer.to,
+            name: &self.offer.device,
+        };
+        let asked = Some(&mut asked).filter(|_| terms.encrypt);
+        let (keys, ephemeral_key, takes_shares) =
+            match request::read_answer(answer, self.offer.id, device_key, asked)? {
                 Answer::Bare if terms.generation > Generation::V4Rc2 => {
                     return Err(AnswerError::Unsigned);
                 }
-                Answer::Bare => (None, None),
+                Answer::Bare => (None, None, false),
                 Answer::Signed {
                     keys,
                     ephemeral_key,
-                } => (keys, ephemeral_key),
+                    takes_shares,
+                } => (keys, ephemeral_key, takes_shares),
             };
         if terms.encrypt && keys.is_none() {
             return Err(AnswerError::Keys);
@@ -261,6 +283,7 @@ impl Granted {
                 side: Side::Client,
             },
             ephemeral_key,
+            takes_shares,
         })
     }
 }
@@ -282,6 +305,7 @@ impl fmt::Display for Granted {
         };
         let encryption = match (terms.encrypt, self.twin_keys()) {
             (false, _) => "none",
+            _ if self.records() => "records",
             (true, false) => "single",
             (true, true) => "twin",
         };
@@ -299,4 +323,6 @@ pub struct Ready {
     pub far: FarEnd,
     /// A private ssh key in PEM form that the device lets in for some seconds, if it sent one.
     pub ephemeral_key: Option<Secret<String>>,
+    /// Whether the device, which has signed that, would have taken shares.
+    pub takes_shares: bool,
 }

@@ -50,6 +50,9 @@ pub const NO_ADMIT_DEVICE: &str = "--no-admit-device (classic: --no-ad)";
 /// See [`NO_ENCRYPT`].
 pub const NO_ADMIT: &str = "--no-admit-client and --no-admit-device (classic: --no-ac and --no-ad)";
 
+/// See [`NO_ENCRYPT`].
+pub(super) const NO_REQUIRE: &str = "leave out --require authenticated";
+
 impl SessionError {
     /// The flag that would allow the session all the same, with less protection.
     pub fn without(&self) -> Option<&'static str> {

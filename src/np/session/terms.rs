@@ -1,7 +1,7 @@
 //! ○ What a session must have, and in which generation's words it is asked for.
 
 /// What protects a session, and in whose words it is asked for. What is false is not done, even where the peer
-/// could.
+/// could; but for authentication, which is done wherever it can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// We log in at the rendezvous.
@@ -10,6 +10,8 @@ pub struct Terms {
     pub admit_device: bool,
     /// What passes it is encrypted by us, whatever runs inside.
     pub encrypt: bool,
+    /// Nobody on the way can change that unseen, either.
+    pub authenticate: bool,
     /// How we ask.
     pub generation: Generation,
 }
@@ -33,6 +35,7 @@ impl Default for Terms {
             admit_client: true,
             admit_device: true,
             encrypt: true,
+            authenticate: false,
             generation: Generation::V5,
         }
     }
@@ -46,6 +49,7 @@ impl Terms {
             admit_client: protected,
             admit_device: protected,
             encrypt: protected,
+            authenticate: false,
             generation,
         }
     }

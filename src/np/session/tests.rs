@@ -5,19 +5,22 @@ use std::time::Duration;
 use super::*;
 use crate::np::{ports::PortsRequest, proof::SocketKey};
 use crate::{
-    at::AtSign,
-    np::far_end::FarEnd,
+    at::{AtSign, crypto::KeyPair},
     np::{
         Message,
+        agreement::Agreement,
+        envelope::{self, Envelope},
+        far_end::FarEnd,
         ids::SessionId,
         ping::{Features, Heartbeat},
         ports::Ports,
         request::{
-            self, AnswerError, RequestForm, SshRequest, TunnelRequest,
-            tests::{SESSION, vectors},
+            self, AnswerError, ClientKeys, DeviceKeys, Encryption, Parties, RequestForm,
+            SshRequest, TunnelRequest,
+            tests::{SESSION, device_keys, vectors},
         },
     },
-    pipe::cipher::SessionKeys,
+    pipe::{cipher::SessionKeys, keys::TransportKeys},
     secret::Secret,
 };
 
@@ -41,6 +44,7 @@ fn offer_on(terms: Terms) -> Offer {
 fn heartbeat(twin_keys: bool) -> Heartbeat {
     let mut heartbeat = Heartbeat::ours(&"my_device".parse().unwrap(), vec![]);
     heartbeat.features.twin_keys = twin_keys;
+    heartbeat.records = false;
     heartbeat
 }
 
@@ -61,35 +65,39 @@ fn a_whole_session_without_a_network() {
         let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
         let granted = offer().granted(ports, Some(&heartbeat(twin))).unwrap();
         assert_eq!(granted.twin_keys(), twin);
-        let asked = granted.request(Some(ephemeral.public()), &client).unwrap();
+        let mut keys = Some(ClientKeys::Rsa(Box::new(ephemeral.clone())));
+        let asked = granted.request(keys.as_ref(), &client).unwrap();
 
         let request = SshRequest::parse(&asked.text, client.public()).unwrap();
-        assert_eq!(
-            (
-                request.meeting.port,
-                request.meeting.encryption.as_ref().unwrap().twin_keys
-            ),
-            (40190, twin),
-            "the daemon dials port B"
-        );
-        let keys = SessionKeys::random(twin).unwrap();
+        assert_eq!(request.meeting.port, 40190, "the daemon dials port B");
+        let made = SessionKeys::random(twin).unwrap();
+        assert!(matches!(
+            request.meeting.encryption,
+            Some(Encryption::Stream { twin_keys, .. }) if twin_keys == twin
+        ));
         let to = "@client_example".parse().unwrap();
         let answer = request::accept(
             &request,
-            Some(&keys),
+            &device_keys(Some(&made)),
             None,
             &to,
             &"my_device".parse().unwrap(),
             &device,
         )
-        .unwrap();
+        .unwrap()
+        .message;
 
         let ready = granted
-            .accepted(&answer.text, device.public(), Some(&ephemeral), &client)
+            .accepted(
+                (&asked.text, &answer.text),
+                device.public(),
+                &mut keys,
+                &client,
+            )
             .unwrap();
         assert_eq!(
             (ready.far.rendezvous.port, &ready.far.keys),
-            (40189, &Some(keys)),
+            (40189, &Some(TransportKeys::Stream(made))),
             "the client dials port A"
         );
         assert_eq!(
@@ -151,7 +159,8 @@ fn a_tunnel_is_asked_for_only_where_it_is_understood() {
     let month = Duration::from_secs(30 * 24 * 3600);
     let ask = |heartbeat: &Heartbeat| {
         let granted = offer().granted(ports.clone(), Some(heartbeat)).unwrap();
-        granted.tunnel_request(("nas", 443), month, Some(ephemeral.public()), &client)
+        let keys = ClientKeys::Rsa(Box::new(ephemeral.clone()));
+        granted.tunnel_request(("nas", 443), month, Some(&keys), &client)
     };
     let asked = ask(&heartbeat(true)).unwrap();
     assert_eq!(asked.entity, "npt_request.my_device.sshnp");
@@ -212,6 +221,7 @@ fn what_is_left_out_is_neither_asked_for_nor_needed() {
             admit_client: bits & 1 == 0,
             admit_device: bits & 2 == 0,
             encrypt: bits & 4 == 0,
+            authenticate: false,
             generation: Generation::V5,
         };
         let offer = offer_on(terms);
@@ -225,24 +235,28 @@ fn what_is_left_out_is_neither_asked_for_nor_needed() {
         let ports = Ports::parse(ports).unwrap();
         let heartbeat = terms.need_heartbeat().then(|| heartbeat(true));
         let granted = offer.granted(ports, heartbeat.as_ref()).unwrap();
-        let public = terms.encrypt.then(|| ephemeral.public());
-        let asked = granted.request(public, &client).unwrap();
+        let mut ours = terms
+            .encrypt
+            .then(|| ClientKeys::Rsa(Box::new(ephemeral.clone())));
+        let asked = granted.request(ours.as_ref(), &client).unwrap();
         let request = SshRequest::parse(&asked.text, client.public()).unwrap();
         assert_eq!(request.meeting.admission.is_some(), terms.admit_device);
         assert_eq!(request.meeting.encryption.is_some(), terms.encrypt);
         assert_eq!(request.form, RequestForm::V5);
 
         let keys = terms.encrypt.then(|| SessionKeys::random(true).unwrap());
-        let answer = request::accept(&request, keys.as_ref(), None, &to, &name, &device);
-        let answer = answer.unwrap().text;
-        let ready = granted.accepted(&answer, device.public(), Some(&ephemeral), &client);
+        let made = device_keys(keys.as_ref());
+        let answer = request::accept(&request, &made, None, &to, &name, &device);
+        let answer = answer.unwrap().message.text;
+        let texts = (asked.text.as_str(), answer.as_str());
+        let ready = granted.accepted(texts, device.public(), &mut ours, &client);
         let ready = ready.unwrap();
         assert_eq!(
             ready.far.admission.is_some(),
             terms.admit_client,
             "{terms:?}"
         );
-        assert_eq!(ready.far.keys, keys, "{terms:?}");
+        assert_eq!(ready.far.keys, keys.map(TransportKeys::Stream), "{terms:?}");
     }
 }
 
@@ -259,7 +273,8 @@ fn protection_that_was_asked_for_cannot_be_answered_away() {
         let granted = offer_on(terms)
             .granted(ports, Some(&heartbeat(true)))
             .unwrap();
-        granted.accepted(answer, device.public(), Some(&ephemeral), &client)
+        let mut keys = Some(ClientKeys::Rsa(Box::new(ephemeral.clone())));
+        granted.accepted(("", answer), device.public(), &mut keys, &client)
     };
     let old = v.text(&["envelopes", "v4_response", "envelope"]);
     let new = v.text(&["envelopes", "v5_npt_response", "envelope"]);
@@ -316,7 +331,7 @@ fn the_transcripts_of_earlier_generations() {
             _ => "connected".to_owned(),
         };
         let ready = granted
-            .accepted(&answer, device.public(), None, &client)
+            .accepted((&asked.text, &answer), device.public(), &mut None, &client)
             .unwrap();
         assert_eq!(
             (
@@ -340,7 +355,7 @@ fn the_transcripts_of_earlier_generations() {
     let direct = granted.request(None, &client).unwrap_err();
     assert_eq!(direct, SessionError::Unspeakable("a direct session"));
     let ready = granted
-        .accepted("connected", device.public(), None, &client)
+        .accepted(("", "connected"), device.public(), &mut None, &client)
         .unwrap();
     let at = ready.far.rendezvous;
     assert_eq!((at.host.as_str(), at.port), ("127.0.0.1", 40190));
@@ -364,24 +379,25 @@ fn the_transcript_of_version_5() {
     assert_eq!(offer().ping().text, "ping");
     let asked = offer().ask_ports();
     assert_eq!(asked.text, v.text(&["relayRequest", "v5_value"]));
-    let public = Some(ephemeral.public());
-    let ssh = granted().request(public, &client).unwrap();
+    let mut keys = Some(ClientKeys::Rsa(Box::new(ephemeral)));
+    let ssh = granted().request(keys.as_ref(), &client).unwrap();
     assert_eq!(
         ssh.text,
         v.text(&["envelopes", "v5_ssh_request", "envelope"])
     );
     let to = ("localhost", 3389);
-    let tunnel = granted().tunnel_request(to, Duration::from_secs(30), public, &client);
+    let tunnel = granted().tunnel_request(to, Duration::from_secs(30), keys.as_ref(), &client);
     let want = v.text(&["envelopes", "v5_npt_request", "envelope"]);
     assert_eq!(tunnel.unwrap().text, want);
     for name in ["v5_ssh_response_c_daemon", "v5_npt_response"] {
         let answer = v.text(&["envelopes", name, "envelope"]);
-        let ready = granted().accepted(&answer, device.public(), Some(&ephemeral), &client);
+        let ready = granted().accepted(("", &answer), device.public(), &mut keys, &client);
         let ready = ready.unwrap();
         let line = v.text(&["relayAuth", "sideA_client"]);
         assert_eq!(shown(&ready.far), Some(line.trim_end()), "{name}");
+        let keys = ready.far.keys;
         assert!(
-            ready.far.keys.is_some_and(|keys| !keys.are_twin()),
+            matches!(keys, Some(TransportKeys::Stream(keys)) if !keys.are_twin()),
             "{name}"
         );
     }
@@ -441,7 +457,8 @@ fn only_peers_of_this_program_are_told_what_proves_sockets() {
         let mut daemon = heartbeat(true);
         daemon.core = core.into();
         let granted = offer.clone().granted(ports, Some(&daemon)).unwrap();
-        let asked = granted.request(Some(ephemeral.public()), &client).unwrap();
+        let keys = Some(ClientKeys::Rsa(Box::new(ephemeral.clone())));
+        let asked = granted.request(keys.as_ref(), &client).unwrap();
         assert_eq!(asked.text.contains("socketKey"), proves, "{nonce} {core}");
         let request = SshRequest::parse(&asked.text, client.public()).unwrap();
         let want = proves.then(|| key.clone());
@@ -449,4 +466,168 @@ fn only_peers_of_this_program_are_told_what_proves_sockets() {
         let far = request.meeting.far_end(None, &v.key("@device_example"));
         assert_eq!(far.unwrap().socket_key, want);
     }
+}
+
+/// What a client and a device make of each other's texts, where both send records.
+struct Agreeing {
+    granted: Granted,
+    ours: Option<ClientKeys>,
+    client: KeyPair,
+    device: KeyPair,
+}
+
+impl Agreeing {
+    fn new() -> (Self, String) {
+        let v = vectors();
+        let (client, device) = (v.key("@client_example"), v.key("@device_example"));
+        let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+        let said = Heartbeat {
+            records: true,
+            ..heartbeat(true)
+        };
+        let granted = offer().granted(ports, Some(&said)).unwrap();
+        let ours = Some(ClientKeys::Shares(Box::new(Agreement::new().unwrap())));
+        let asked = granted.request(ours.as_ref(), &client).unwrap().text;
+        let this = Self {
+            granted,
+            ours,
+            client,
+            device,
+        };
+        (this, asked)
+    }
+
+    /// The device's answer to this text, and its keys.
+    fn device(&self, asked: &str) -> (String, Option<TransportKeys>) {
+        let request = SshRequest::parse(asked, self.client.public()).unwrap();
+        let meeting = &request.meeting;
+        let made = DeviceKeys::new(meeting.encryption.as_ref(), true).unwrap();
+        let (me, you) = (
+            "@device_example".parse().unwrap(),
+            "@client_example".parse().unwrap(),
+        );
+        let name = "my_device".parse().unwrap();
+        let answer = request::accept(&request, &made, None, &you, &name, &self.device).unwrap();
+        let parties = Parties {
+            client: (&you, self.client.public()),
+            device: (&me, self.device.public()),
+            name: &name,
+        };
+        (
+            answer.message.text.clone(),
+            made.transport(&parties, asked, &answer),
+        )
+    }
+
+    /// What the client makes of that answer.
+    fn client(mut self, asked: &str, answer: &str) -> Result<Ready, AnswerError> {
+        let texts = (asked, answer);
+        let key = self.device.public();
+        self.granted
+            .accepted(texts, key, &mut self.ours, &self.client)
+    }
+}
+
+#[test]
+fn both_ends_have_the_same_keys_of_records_and_those_of_another_session_differ() {
+    let keys = [(); 2].map(|()| {
+        let (both, asked) = Agreeing::new();
+        assert!(
+            asked.contains(r#""clientEphemeralPK":null"#),
+            "no RSA key is made: {asked}"
+        );
+        let (answer, device) = both.device(&asked);
+        let ready = both.client(&asked, &answer).unwrap();
+        assert!(matches!(device, Some(TransportKeys::Records(_))));
+        assert_eq!(ready.far.keys, device);
+        device
+    });
+    assert_ne!(keys[0], keys[1]);
+}
+
+/// Both texts stay within what carries them.
+#[test]
+fn what_both_ends_say_of_their_keys_has_the_size_that_the_table_says() {
+    let (both, asked) = Agreeing::new();
+    let (answer, _) = both.device(&asked);
+    let member = |text: &str| {
+        let from = text.find(r#""sessionShares":{"#).unwrap();
+        text[from..].find('}').unwrap() + 1
+    };
+    assert_eq!((member(&asked), member(&answer)), (1687, 1559));
+    assert!(
+        asked.len() < 4096 && answer.len() < 4096,
+        "{} {}",
+        asked.len(),
+        answer.len()
+    );
+}
+
+#[test]
+fn an_answer_whose_shares_are_left_out_or_another_sessions_makes_no_session() {
+    let swap = |answer: &str, other: &str, device: &KeyPair| {
+        let payload = Envelope::parse(answer).unwrap().unverified().to_owned();
+        let other = Envelope::parse(other).unwrap().unverified().to_owned();
+        let shares = |text: &str| {
+            let from = text.find(r#","sessionShares""#).unwrap();
+            text[from..text.len() - 1].to_owned()
+        };
+        let (ours, theirs) = (shares(&payload), shares(&other));
+        [
+            envelope::seal(&payload.replace(&ours, ""), device).unwrap(),
+            envelope::seal(&payload.replace(&ours, &theirs), device).unwrap(),
+        ]
+    };
+    let (both, asked) = Agreeing::new();
+    let (answer, keys) = both.device(&asked);
+    let (other, other_asked) = Agreeing::new();
+    let (foreign, _) = other.device(&other_asked);
+    let [without, exchanged] = swap(&answer, &foreign, &both.device);
+    assert_eq!(
+        both.client(&asked, &without).unwrap_err(),
+        AnswerError::Keys
+    );
+    // The signature is the device's own, so it is the keys that differ: no record opens.
+    let (both, asked) = Agreeing::new();
+    let (answer, keys_again) = both.device(&asked);
+    assert_ne!(keys, keys_again);
+    let [_, exchanged_again] = swap(&answer, &exchanged, &both.device);
+    let ready = both.client(&asked, &exchanged_again).unwrap();
+    assert_ne!(ready.far.keys, keys_again);
+}
+
+#[test]
+fn a_device_says_signed_that_it_would_have_taken_shares_and_who_requires_them_gets_no_less() {
+    let v = vectors();
+    let (client, device, ephemeral) = (
+        v.key("@client_example"),
+        v.key("@device_example"),
+        v.key("session"),
+    );
+    let ports = || Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+    // Its ping was changed on the way.
+    let granted = offer().granted(ports(), Some(&heartbeat(true))).unwrap();
+    let mut ours = Some(ClientKeys::Rsa(Box::new(ephemeral)));
+    let asked = granted.request(ours.as_ref(), &client).unwrap().text;
+    let request = SshRequest::parse(&asked, client.public()).unwrap();
+    let name = "my_device".parse().unwrap();
+    for takes_shares in [true, false] {
+        let made = DeviceKeys::new(request.meeting.encryption.as_ref(), takes_shares).unwrap();
+        let to = "@client_example".parse().unwrap();
+        let answer = request::accept(&request, &made, None, &to, &name, &device).unwrap();
+        let texts = (asked.as_str(), answer.message.text.as_str());
+        let ready = granted
+            .clone()
+            .accepted(texts, device.public(), &mut ours, &client);
+        assert_eq!(ready.unwrap().takes_shares, takes_shares);
+    }
+    let terms = Terms {
+        authenticate: true,
+        ..Terms::default()
+    };
+    let why = offer_on(terms)
+        .granted(ports(), Some(&heartbeat(true)))
+        .unwrap_err();
+    assert!(matches!(why, SessionError::Lacks { .. }), "{why}");
+    assert_eq!(why.without(), Some(super::refused::NO_REQUIRE));
 }

@@ -13,7 +13,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::{soon, stream_key, tcp_pair};
 use crate::{
-    pipe::cipher::{Cipher, SessionKeys, Side},
+    pipe::{
+        cipher::{Cipher, SessionKeys, Side},
+        copy::Change,
+    },
     secret::Secret,
 };
 
@@ -61,7 +64,7 @@ async fn joined(how: How) -> (TcpStream, TcpStream, Joined) {
                     inner_a,
                     HalfClose(write.clone()),
                     inner_b,
-                    Ciphers::default(),
+                    Changes::default(),
                     &Meter::default(),
                 )
                 .await;
@@ -219,8 +222,8 @@ fn two_joins_with_twin_keys_understand_each_other() {
         };
         let ((client, near), (far, device)) = (tcp_pair().await, tcp_pair().await);
         let (left, right) = tcp_pair().await;
-        let at_client = keys.ciphers(Side::Client);
-        let at_device = keys.ciphers(Side::Device);
+        let at_client = keys.changes(Side::Client);
+        let at_device = keys.changes(Side::Device);
         let meters = [Meter::default(), Meter::default()].map(std::sync::Arc::new);
         let [meter, other] = meters.clone();
         let one =
@@ -328,18 +331,16 @@ proptest! {
     ) {
         let (up, down) = (pattern(up_len, 7), pattern(down_len, 8));
         let early_len = early_len.min(down.len());
-        let cipher = || Some(Cipher::new(&Secret::new([5; 32]), &[6; 16]));
+        let cipher = || Cipher::new(&Secret::new([5; 32]), &[6; 16]);
         let mut down_sent = down.clone();
-        if let Some(mut cipher) = cipher() {
-            cipher.apply(&mut down_sent);
-        }
+        cipher().apply(&mut down_sent);
         let (early, later) = down_sent.split_at(early_len);
         let mut up_arrived = Cut::new(Vec::new(), out_up);
         let mut down_arrived = Cut::new(Vec::new(), out_down);
         let source_up = Cut::new(up.clone(), in_up);
         let source_down = Cut::new(later.to_vec(), in_down);
-        let mut pump_up = Copy::new(source_up, &mut up_arrived, Vec::new(), None);
-        let mut pump_down = Copy::new(source_down, &mut down_arrived, early.to_vec(), cipher());
+        let mut pump_up = Copy::new(source_up, &mut up_arrived, Vec::new(), Change::None);
+        let mut pump_down = Copy::new(source_down, &mut down_arrived, early.to_vec(), Change::Cipher(Box::new(cipher())));
         let carried = block_on(drive(HALF_CLOSED, &mut pump_up, &mut pump_down, None)).unwrap();
         prop_assert_eq!((carried.up, carried.down), (up.len() as u64, down.len() as u64));
         prop_assert!(up_arrived.closed && down_arrived.closed);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::pipe::{cipher::SessionKeys, keys::TransportKeys};
 
 const KEY: &str = "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8=";
 const IV: &str = "AQIDBAUGBwgJCgsMDQ4PEA==";
@@ -105,13 +106,20 @@ fn many_connections_are_asked_for_by_the_classic_flag() {
     assert!(from_environment("-h rv -p 1", &[]).unwrap().many.is_none());
 }
 
+fn stream(keys: Option<TransportKeys>) -> SessionKeys {
+    match keys {
+        Some(TransportKeys::Stream(keys)) => keys,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn keys_from_the_environment_old_and_new() {
     let line = "-h rv -p 1 --rv-e2ee --rv-auth";
     let auth = ("RV_AUTH", "{}");
     let plan = from_environment(line, &[auth, ("RV_AES", KEY), ("RV_IV", IV)]).unwrap();
     assert_eq!(plan.far.admission.unwrap().reveal(), "{}");
-    assert!(plan.far.keys.unwrap().to_client.is_none());
+    assert!(stream(plan.far.keys).to_client.is_none());
     let twin = [
         auth,
         ("RV_AES_C2D", KEY),
@@ -119,7 +127,7 @@ fn keys_from_the_environment_old_and_new() {
         ("RV_AES_D2C", OTHER),
         ("RV_IV_D2C", IV),
     ];
-    let keys = from_environment(line, &twin).unwrap().far.keys.unwrap();
+    let keys = stream(from_environment(line, &twin).unwrap().far.keys);
     assert_eq!(keys.to_device.key.reveal()[0], 0xa0);
     assert_eq!(keys.to_client.unwrap().key.reveal()[0], 0xc0);
 }
@@ -131,7 +139,7 @@ fn secrets_from_stdin() {
     );
     let plan = from_line("-h rv -p 1 --secrets-on-stdin", &secrets).unwrap();
     assert_eq!(plan.far.side, Side::Client);
-    assert!(plan.far.keys.as_ref().unwrap().to_client.is_some());
+    assert!(stream(plan.far.keys.clone()).to_client.is_some());
     assert!(!format!("{plan:?}").contains("line\""), "{plan:?}");
     let plan = from_line("-h rv -p 1 --secrets-on-stdin", r#"{"side":"device"}"#).unwrap();
     assert!(plan.far.admission.is_none() && plan.far.keys.is_none());

@@ -14,7 +14,7 @@ use crate::{
         session::{Generation, Terms},
         sshkey::{self, PublicKeyLine},
     },
-    session::ask::{PATIENCE, Whom},
+    session::ask::{PATIENCE, Requirement, Whom},
     sys::{
         self,
         file::{NamedFile, Writers},
@@ -60,6 +60,9 @@ flags! {
         /// how long to wait for each answer (default: 20s)
         #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(seconds))]
         timeout: Duration,
+        /// authenticated: only with a device that notices whatever somebody on the way changes
+        #[argh(option, arg_name = "what")]
+        require: Option<Requirement>,
         /// turn off end-to-end encryption of the relayed stream; ssh still encrypts (daemons before 5.0)
         #[argh(switch, hidden_help)]
         no_encrypt: bool,
@@ -131,6 +134,17 @@ impl Args {
         let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
         let terms = whom.terms;
         whom.terms = terms.without(self.no_encrypt, self.no_admit_client, self.no_admit_device);
+        whom.terms.authenticate = self.require.is_some();
+        if self.require.is_some() && (self.no_encrypt || self.legacy_daemon) {
+            let other = if self.no_encrypt {
+                "--no-encrypt"
+            } else {
+                "--legacy-daemon"
+            };
+            return Err(Failure::misuse(format!(
+                "--require and {other} exclude each other"
+            )));
+        }
         if self.legacy_daemon {
             whom.terms = Terms::of(Generation::V3);
         }

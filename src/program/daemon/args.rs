@@ -21,7 +21,7 @@ use crate::{
     },
     cli::{Console, Failure, flags, separated},
     np::{ids::DeviceName, policy::DeviceGroup},
-    session::{authorise::Consult, launch, online},
+    session::{ask::Requirement, authorise::Consult, launch, online},
     sys::{
         memory, paths, process,
         sandbox::{self, Confinement},
@@ -100,6 +100,9 @@ flags! {
         /// refuse sessions without encryption or without login at the rendezvous
         #[argh(switch)]
         require_protection: bool,
+        /// authenticated: only sessions in which both ends notice whatever somebody on the way changes
+        #[argh(option, arg_name = "what")]
+        require: Option<Requirement>,
         /// most sessions at a time (default: as many as fit into half of the memory)
         #[argh(option, arg_name = "number", from_str_fn(count))]
         max_sessions: Option<usize>,
@@ -197,6 +200,7 @@ impl Args {
             hide: self.hide,
             ssh: self.ssh()?,
             require_protection: self.require_protection,
+            require: self.require,
             proof: self.proof,
             #[cfg(feature = "held")]
             habits: Profile::of_environment(|profile| Some(profile.daemon))?,

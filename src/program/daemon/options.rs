@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use super::source::ClientSource;
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
+use crate::session::ask::Requirement;
 use crate::{
     at::{
         AtSign,
@@ -39,6 +40,8 @@ pub struct DaemonOptions {
     pub ssh: Ssh,
     /// Nobody may do without encryption or without the login at the rendezvous.
     pub require_protection: bool,
+    /// What else nobody may do without.
+    pub require: Option<Requirement>,
     /// Within this a connection to the atServer that has died in silence is replaced.
     pub proof: Duration,
     /// The generation that it is held to.

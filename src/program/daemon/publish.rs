@@ -44,6 +44,39 @@ const RECORD_TTL: u64 = 30 * 24 * 3600 * 1000;
 
 /// Starts of other daemons of our name that are remembered; the oldest gives way.
 const NAMESAKES: usize = 64;
+/// How often those that are known are asked whether they are still there.
+const ASK_NAMESAKES: Duration = Duration::from_secs(600);
+/// After so long without an answer one has ended: a question or two may be lost.
+const NAMESAKE_LEFT: Duration = Duration::from_secs(25 * 60);
+
+/// Other daemons of our atSign and name, by their starts, and when each was heard last.
+#[derive(Debug, Default)]
+pub(super) struct Namesakes(Vec<(Nonce, Instant)>);
+
+impl Namesakes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn contains(&self, run: &Nonce) -> bool {
+        self.0.iter().any(|(known, _)| known == run)
+    }
+
+    /// Remembers it; whether it is a new one.
+    fn heard(&mut self, run: &Nonce, now: Instant) -> bool {
+        let known = self.0.iter().position(|(known, _)| known == run);
+        if let Some(known) = known.or((self.0.len() == NAMESAKES).then_some(0)) {
+            self.0.remove(known);
+        }
+        self.0.push((run.clone(), now));
+        known.is_none()
+    }
+
+    fn forget_silent(&mut self, now: Instant) {
+        let is_there = |last| now.saturating_duration_since(last) < NAMESAKE_LEFT;
+        self.0.retain(|(_, last)| is_there(*last));
+    }
+}
 
 /// Senders whose pings are being answered.
 #[derive(Clone)]
@@ -167,11 +200,18 @@ impl Daemon {
         }
     }
 
-    /// At a start: is another daemon of this atSign and name there? A request that is signed for its run is its own. What others of
-    /// the same atSign answer comes to all of them.
-    pub(super) async fn look_for_namesake(&self) {
+    /// Is another daemon of this atSign and name there? A request that is signed for its run is its own. What others of the same
+    /// atSign answer comes to all of them. Asked at a start, and then as long as there is one: it may have ended.
+    pub(super) async fn look_for_namesakes(&self) {
         let ping = ping::ask(self.at.atsign(), &self.options.device);
         online::send_or_log(&self.at, &ping).await;
+        loop {
+            task::sleep(ASK_NAMESAKES).await;
+            self.namesakes().forget_silent(Instant::now());
+            if !self.namesakes().is_empty() {
+                online::send_or_log(&self.at, &ping).await;
+            }
+        }
     }
 
     /// What daemons of our own atSign and name ask and answer each other; whether it was that.
@@ -213,17 +253,10 @@ impl Daemon {
         }
     }
 
-    /// Remembers it; whether it is to be told.
+    /// Whether it is to be told.
     fn is_new_namesake(&self, run: &Nonce) -> bool {
-        let mut known = self.namesakes();
-        if *run == self.run || known.contains(run) {
-            return false;
-        }
-        if known.len() == NAMESAKES {
-            known.remove(0);
-        }
-        known.push(run.clone());
-        !self.options.shared_name
+        let is_new = *run != self.run && self.namesakes().heard(run, Instant::now());
+        is_new && !self.options.shared_name
     }
 
     /// A sign of life for the policy, now and every few minutes.
@@ -351,4 +384,32 @@ struct Published {
     refused: Vec<AtSign>,
     /// Nothing else failed.
     is_complete: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namesake_that_answers_no_more_is_forgotten() {
+        let (mut known, start) = (Namesakes::default(), Instant::now());
+        let (one, other) = (Nonce::random(), Nonce::random());
+        assert!(known.heard(&one, start) && known.heard(&other, start));
+        // Asked twice, and only one of them answers.
+        for asked in 1..=2 {
+            let now = start + ASK_NAMESAKES * asked;
+            assert!(!known.heard(&other, now), "it is told once");
+            known.forget_silent(now);
+            assert!(known.contains(&one), "an answer may be lost");
+        }
+        known.forget_silent(start + ASK_NAMESAKES * 3);
+        assert!(!known.contains(&one) && known.contains(&other));
+        assert!(known.heard(&one, start + ASK_NAMESAKES * 3), "it is back");
+        known.forget_silent(start + ASK_NAMESAKES * 9);
+        assert!(known.is_empty());
+        for _ in 0..2 * NAMESAKES {
+            known.heard(&Nonce::random(), start);
+        }
+        assert_eq!(known.0.len(), NAMESAKES);
+    }
 }

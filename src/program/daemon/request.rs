@@ -35,10 +35,12 @@ use crate::{
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Meeting, RequestError, RequestForm, SshRequest, Stamp, TunnelRequest},
+        request::{
+            self, Accepted, DeviceKeys, Encryption, Meeting, Parties, RequestError, RequestForm,
+            SshRequest, Stamp, TunnelRequest,
+        },
         reverse::ReverseRequest,
     },
-    pipe::cipher::SessionKeys,
     secret::Secret,
     session::{
         bridge::Many,
@@ -166,7 +168,7 @@ impl Daemon {
                 self.log_in_to(from, session, asked, permit).await.map(Some)
             }
             Err(why) => Err(why.to_string()),
-            Ok(asked) => {
+            Ok((asked, signer)) => {
                 #[cfg(feature = "held")]
                 let Some(asked) = asked.read_by(&self.options.habits) else {
                     info!("ignored session={session} from={from} reason=held_to_its_time");
@@ -182,7 +184,9 @@ impl Daemon {
                     );
                     return Ok(None);
                 }
-                self.start_session(from, &asked, permit).await.map(Some)
+                self.start_session((from, &signer), (text, &asked), permit)
+                    .await
+                    .map(Some)
             }
         }
     }
@@ -202,13 +206,13 @@ impl Daemon {
         }
     }
 
-    /// Reads something that its sender has signed.
+    /// Reads something that its sender has signed, and with which key.
     async fn signed<T>(
         &self,
         from: &AtSign,
         read: impl Fn(&PublicKey) -> Result<T, RequestError>,
         first: impl Fn(&T) -> FirstSight,
-    ) -> Result<Result<T, RequestError>, String> {
+    ) -> Result<Result<(T, PublicKey), RequestError>, String> {
         let there = |found: Result<Option<PublicKey>, AtError>| match found {
             Ok(Some(key)) => Ok(key),
             Ok(None) => Err(format!("Signature not verified: {from} has no public key")),
@@ -226,7 +230,7 @@ impl Daemon {
             let checked = self.pins.check(from, &signer, first(said)).await;
             checked.map_err(|changed| told(&changed, "this device"))?;
         }
-        Ok(got)
+        Ok(got.map(|said| (said, signer)))
     }
 
     /// May this be opened, by the daemon's list and by the client's? Says what to dial, or why not.
@@ -266,8 +270,8 @@ impl Daemon {
     /// A session at a rendezvous.
     async fn start_session(
         &self,
-        from: &AtSign,
-        asked: &SessionRequest,
+        (from, signer): (&AtSign, &PublicKey),
+        (text, asked): (&str, &SessionRequest),
         permit: &Permit,
     ) -> Result<Acceptance, String> {
         let (meeting, target) = (asked.meeting(), self.judge(asked.tunnel(), permit)?);
@@ -275,23 +279,21 @@ impl Daemon {
         if self.options.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
+        let is_authentic = matches!(meeting.encryption, Some(Encryption::Records(_)));
+        if self.options.require.is_some() && !is_authentic {
+            return Err("this device only does sessions that both ends authenticate; a newer client does that by itself".to_owned());
+        }
         let mut place = self.place(from, asked.tunnel().is_some())?;
         self.act_once(from, meeting.session, meeting.stamp.as_ref())
             .await?;
-        let keys = match &meeting.encryption {
-            Some(wanted) => {
-                let made = SessionKeys::random(wanted.twin_keys);
-                Some(made.map_err(|why| why.to_string())?)
-            }
-            None => None,
-        };
+        let keys = self.keys(meeting)?;
         let key = if self.brings_a_key(asked) {
             let made = self.keyring.temporary(from, meeting.session).await;
             Some(made.map_err(|why| format!("{NO_BRIDGE}no temporary ssh key: {why}"))?)
         } else {
             None
         };
-        let message = self.acceptance(from, asked, keys.as_ref(), key.as_ref())?;
+        let answer = self.acceptance(from, asked, &keys, key.as_ref())?;
         let source = self.sources.as_ref();
         let source = source.and_then(|sources| sources.of(from, &target));
         place.has_lines = ignored::tells_session(from);
@@ -301,10 +303,17 @@ impl Daemon {
                 meeting.session,
                 source.map_or_else(String::new, |source| format!(" source={source}")),
                 meeting.rendezvous(),
-                agreed(asked, keys.as_ref(), key.is_some())
+                agreed(asked, &keys, key.is_some())
             );
         }
-        let far = meeting.far_end(keys.as_ref(), &self.at.keys().encryption);
+        let me = &self.at.keys().encryption;
+        let parties = Parties {
+            client: (from, signer),
+            device: (self.at.atsign(), me.public()),
+            name: &self.options.device,
+        };
+        let keys = keys.transport(&parties, text, &answer);
+        let far = meeting.far_end(keys.as_ref(), me);
         let order = Order {
             local: LocalAddress::Service(&target, source),
             far: &far.map_err(|why| why.to_string())?,
@@ -316,6 +325,7 @@ impl Daemon {
         let starting = self.start_bridge(&order, meeting.session, place);
         let (started, ()) = future::zip(starting, self.acted.on_disk()).await;
         started?;
+        let message = answer.message;
         Ok(Acceptance { message, key })
     }
 
@@ -353,10 +363,12 @@ impl Daemon {
         if ignored::has_line(&format!("vouchers from={from}"), ignored::FEW) {
             info!("key_of={who} fingerprint={key} vouched_for_by={from}");
         }
-        let keys = SessionKeys::random(true).map_err(|why| why.to_string())?;
-        let keys = meeting.encryption.as_ref().map(|_| &keys);
-        let message = self.acceptance(from, asked, keys, None)?;
-        Ok(Acceptance { message, key: None })
+        let keys = self.keys(meeting)?;
+        let answer = self.acceptance(from, asked, &keys, None)?;
+        Ok(Acceptance {
+            message: answer.message,
+            key: None,
+        })
     }
 
     /// From here on a session is being opened: for each request once. `Err`: it was acted on before, in words for the
@@ -397,17 +409,26 @@ impl Daemon {
         request.form == RequestForm::V4 && told
     }
 
+    fn keys(&self, meeting: &Meeting) -> Result<DeviceKeys, String> {
+        #[cfg(feature = "held")]
+        let takes_shares = self.options.habits.records();
+        #[cfg(not(feature = "held"))]
+        let takes_shares = true;
+        let keys = DeviceKeys::new(meeting.encryption.as_ref(), takes_shares);
+        keys.map_err(|why| why.to_string())
+    }
+
     fn acceptance(
         &self,
         to: &AtSign,
         asked: &SessionRequest,
-        keys: Option<&SessionKeys>,
+        keys: &DeviceKeys,
         key: Option<&TemporaryKey>,
-    ) -> Result<Message, String> {
+    ) -> Result<Accepted, String> {
         let (me, device) = (&self.at.keys().encryption, &self.options.device);
         let answer = match asked {
             SessionRequest::Ssh(request) if self.is_bare(request) => {
-                Ok(request::connected(request.meeting.session, to, device))
+                Ok(request::connected(request.meeting.session, to, device).into())
             }
             SessionRequest::Ssh(request) => {
                 request::accept(request, keys, key.map(|key| &key.private), to, device, me)
@@ -445,6 +466,7 @@ impl Daemon {
             return self
                 .signed(from, read, |_| self.first_sight(from))
                 .await?
+                .map(|(said, _)| said)
                 .map_err(|why| why.to_string());
         }
         let request = ReverseRequest::parse(text).map_err(|why| why.to_string())?;
@@ -513,7 +535,7 @@ fn claimed_session(word: RequestWord, text: &str) -> Option<SessionId> {
 }
 
 /// What a session has, as fields for the log.
-fn agreed(asked: &SessionRequest, keys: Option<&SessionKeys>, key: bool) -> String {
+fn agreed(asked: &SessionRequest, keys: &DeviceKeys, key: bool) -> String {
     let generation = match asked {
         SessionRequest::Ssh(request) if request.form == RequestForm::V4 => 4,
         _ => 5,
@@ -523,15 +545,16 @@ fn agreed(asked: &SessionRequest, keys: Option<&SessionKeys>, key: bool) -> Stri
     } else {
         "none"
     };
-    let encryption = match keys.map(SessionKeys::are_twin) {
-        None => "none",
-        Some(false) => "single",
-        Some(true) => "twin",
+    let is_single = matches!(keys, DeviceKeys::Stream(keys, _) if !keys.are_twin());
+    let encryption = match keys {
+        DeviceKeys::Bare => "none",
+        DeviceKeys::Stream(..) if is_single => "single",
+        DeviceKeys::Stream(..) => "twin",
+        DeviceKeys::Records(..) => "records",
     };
     // Nothing tells those of 5.0 to 5.2 from later ones of theirs.
-    let may_insist = matches!(asked, SessionRequest::Ssh(_))
-        && asked.meeting().stamp.is_none()
-        && keys.is_some_and(|keys| !keys.are_twin());
+    let may_insist =
+        matches!(asked, SessionRequest::Ssh(_)) && asked.meeting().stamp.is_none() && is_single;
     let key = match key {
         true => "yes",
         false if may_insist => {

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    acted::ActedRequests, known::RecentSessions, options::DaemonOptions, publish::Pings,
+    acted::ActedRequests,
+    known::RecentSessions,
+    options::DaemonOptions,
+    publish::{Namesakes, Pings},
     source::ClientSources,
 };
 use crate::{
@@ -25,8 +28,8 @@ pub(super) struct Daemon {
     pub acted: ActedRequests,
     /// Which start this is: requests are signed for it.
     pub run: Nonce,
-    /// Other daemons of our atSign and name, by their starts.
-    pub namesakes: Arc<Mutex<Vec<Nonce>>>,
+    /// Other daemons of our atSign and name.
+    pub namesakes: Arc<Mutex<Namesakes>>,
     /// Private keys that wait for the request that uses them.
     pub slots: Arc<Mutex<KeySlots>>,
     pub starting: Budget<AtSign>,
@@ -56,7 +59,7 @@ impl Daemon {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn namesakes(&self) -> MutexGuard<'_, Vec<Nonce>> {
+    pub(super) fn namesakes(&self) -> MutexGuard<'_, Namesakes> {
         self.namesakes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

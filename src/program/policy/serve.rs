@@ -42,7 +42,7 @@ use crate::{
     text::json::Object,
 };
 
-use super::source::{FileStamp, RuleSource, is_rule, read_rules};
+use super::source::{FileStamp, RuleSource, is_rule, own_news, read_rules};
 
 /// Questions that may be in work at the same time, of all daemons and of one; more are dropped, and daemons
 /// ask again.
@@ -52,8 +52,6 @@ const QUESTIONS_OF_ONE: u64 = 64;
 const LOCK_TTL: u64 = 3000;
 /// Life of a log notification, in milliseconds.
 const LOG_TTL: u64 = 3_600_000;
-/// Keys of signs of life from daemons, and of news from the administrator's program.
-const WATCH_RECORDS: &str = r"\.policy\.sshnp@";
 
 /// What to serve.
 #[derive(Clone, Debug)]
@@ -89,7 +87,7 @@ pub(super) async fn serve(
     if let RuleSource::File(file) = &options.source {
         read_rules(file).await?; // before anything is dialled
     }
-    let watch = format!("{}|{WATCH_RECORDS}", policy::WATCH_RPC);
+    let watch = format!("{}|{}", policy::WATCH_RPC, own_news(&keys.atsign));
     let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     let (news, told) = channel::bounded(1);
     let look = options.source.look().await;
@@ -143,9 +141,6 @@ impl PolicyService {
             let _ = self.0.news.try_send(());
         } else if let Some(id) = rpc::asked(note.entity()) {
             self.take(note, id);
-        } else if let Some(device) = policy::heartbeat_of(note.entity()) {
-            // Not decrypted: who it is from is all there is to know.
-            debug!("heard daemon={} device={device}", note.from);
         }
     }
 
@@ -188,7 +183,7 @@ impl PolicyService {
                 return self.send(&rpc::nack(from, id, &why), rpc::RPC_TTL).await;
             }
         };
-        if let Err(why) = self.remember_key_of(from).await {
+        if let Err(why) = self.check_key_of(from, &text).await {
             return ignored::refused(from, format_args!("rpc={id} reason={why:?}"));
         }
         if self.0.options.shared && !self.is_ours(id).await {
@@ -207,12 +202,18 @@ impl PolicyService {
         }
     }
 
-    /// Whoever tells another key than before for this daemon could read who may use it, and when.
-    async fn remember_key_of(&self, daemon: &AtSign) -> Result<(), String> {
+    /// Whoever tells another key than before for this daemon could read who may use it, and when. The key that has signed this
+    /// question is remembered; classic daemons sign none.
+    async fn check_key_of(&self, daemon: &AtSign, question: &str) -> Result<(), String> {
         let found = self.0.at.public_key(daemon).await;
         let key = found.map_err(|why| why.to_string())?;
         let key = key.ok_or_else(|| format!("{daemon} has no public key"))?;
-        let checked = self.0.pins.check(daemon, &key, FirstSight::Remember).await;
+        let first = if rpc::is_signed(question, &key) {
+            FirstSight::Remember
+        } else {
+            FirstSight::Pass
+        };
+        let checked = self.0.pins.check(daemon, &key, first).await;
         checked.map_err(|changed| format!("{changed} ({})", changed.hint()))
     }
 

@@ -131,6 +131,12 @@ fn own_rules(me: &AtSign) -> String {
     format!(r"^[^:@]+\.policy\.sshnp{me}$")
 }
 
+/// Keys of what the administrator's program tells us. Others may send what they like: it does not reach our line.
+pub(super) fn own_news(me: &AtSign) -> String {
+    let me = regex_lite::escape(me.as_str());
+    format!(r"\.policy\.sshnp{me}$")
+}
+
 /// What is among our own records: groups, and the small ones of the newer service. One that cannot be used is
 /// left out, with a line in the log.
 async fn records(at: &Client) -> Result<Rules, AtError> {
@@ -256,6 +262,21 @@ mod tests {
             ("1.groups.policy.sshnp@my_policy@evil", false),
         ] {
             assert_eq!(ours.is_match(key), is_rule, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_others_send_in_the_name_of_rules_is_no_news() {
+        let me: AtSign = "@my_policy".parse().unwrap();
+        let news = regex_lite::Regex::new(&own_news(&me)).unwrap();
+        for (key, is_news) in [
+            ("@my_policy:1.groups.policy.sshnp@my_policy", true),
+            ("@my_policy:1.groups.policy.sshnp@evil", false),
+            ("@my_policy:1.groups.policy.sshnp@my_policy.evil", false),
+            ("@my_policy:pi.devices.policy.sshnp@device", false),
+            ("@my_policy:1.groups.policy.sshnp@evilmy_policy", false),
+        ] {
+            assert_eq!(news.is_match(key), is_news, "{key}");
         }
     }
 

@@ -21,7 +21,7 @@ use async_std::{
     task,
 };
 use futures_lite::{FutureExt, future};
-use log::warn;
+use log::{info, warn};
 
 use crate::{
     at::{AtSign, client::Client, crypto::PublicKey},
@@ -158,6 +158,10 @@ pub(super) struct JoinState {
     pub client: AtSign,
     daemon: Option<AtSign>,
     pub(super) budgets: Budgets,
+    /// What the log says of it once somebody comes; taken then.
+    begins: sync::Mutex<Option<String>>,
+    /// It has said so, and says how it ends.
+    is_told: AtomicBool,
     /// The first socket of this end has come.
     first_came: [AtomicBool; 2],
     /// A pair stands.
@@ -171,6 +175,7 @@ impl JoinState {
     pub(super) fn of(
         session: SessionId,
         (client, daemon): (AtSign, Option<AtSign>),
+        begins: String,
         budgets: Budgets,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -178,6 +183,8 @@ impl JoinState {
             client,
             daemon,
             budgets,
+            begins: sync::Mutex::new(Some(begins)),
+            is_told: AtomicBool::new(false),
             first_came: Default::default(),
             stands: AtomicBool::new(false),
             in_order: AtomicBool::new(false),
@@ -212,6 +219,7 @@ impl JoinState {
     /// What this one holds from now on. The first of either end has its descriptor from the session. It waits while others
     /// leave for it: an end's socket is not dropped for that.
     async fn seat(&self, end: Dialer, number: Option<u64>) -> Result<Option<Seat>, String> {
+        self.began();
         let first = &self.first_came[usize::from(end == Dialer::Daemon)];
         if !first.swap(true, Relaxed) {
             return Ok(None);
@@ -224,6 +232,36 @@ impl JoinState {
                 Err(NoRoom::NotYet) if now < until => task::sleep(A_MOMENT).await,
                 Err(_) => return Err("no descriptors are left for it".to_owned()),
             }
+        }
+    }
+
+    fn begins(&self) -> Option<String> {
+        let mut begins = self.begins.lock().unwrap_or_else(PoisonError::into_inner);
+        begins.take()
+    }
+
+    /// Somebody has come.
+    fn began(&self) {
+        if let Some(begins) = self.begins()
+            && ignored::tells_session(&self.client)
+        {
+            self.is_told.store(true, Relaxed);
+            info!("session={} {begins}", self.session);
+        }
+    }
+
+    /// It is over. Ports that nobody comes to cost whoever asks for them nothing, so there is a count of them.
+    pub(super) fn ended(&self, pairs: usize) {
+        let session = self.session;
+        if let Some(ports) = self.begins() {
+            let kind = format!("unused from={}", self.client);
+            ignored::of_kind(
+                &kind,
+                ignored::FEW,
+                format_args!("session={session} {ports}"),
+            );
+        } else if self.is_told.load(Relaxed) {
+            info!("session={session} ended pairs={pairs}");
         }
     }
 

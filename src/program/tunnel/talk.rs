@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     np::ping::Heartbeat,
-    pipe::cipher::SessionKeys,
+    pipe::keys::TransportKeys,
     session::bridge::{Many, Questions},
 };
 
@@ -27,7 +27,7 @@ const PACE: Duration = Duration::from_millis(50);
 ///
 /// A pause is no promise: what is sent apart may still be read at once. Dart then finds both announcements, for
 /// there is nothing between them; C does not.
-pub(super) fn talk(daemon: &Heartbeat, keys: Option<&SessionKeys>) -> Many {
+pub(super) fn talk(daemon: &Heartbeat, keys: Option<&TransportKeys>) -> Many {
     let reads_lines = daemon.features.control_heartbeats;
     let dart = daemon.core.starts_with(|c: char| c.is_ascii_digit());
     Many {
@@ -37,9 +37,13 @@ pub(super) fn talk(daemon: &Heartbeat, keys: Option<&SessionKeys>) -> Many {
         stands: (!daemon.features.adjustable_timeout).then_some(IDLE),
         first_word: None,
         // Where one key serves both directions an answer would be told with the key stream of the question.
-        questions: (reads_lines && daemon.answers && keys.is_none_or(SessionKeys::are_twin))
-            .then_some(Questions::USUAL),
+        questions: (reads_lines && daemon.answers && !is_single(keys)).then_some(Questions::USUAL),
     }
+}
+
+/// Whether one key serves both directions.
+pub(super) fn is_single(keys: Option<&TransportKeys>) -> bool {
+    matches!(keys, Some(TransportKeys::Stream(keys)) if !keys.are_twin())
 }
 
 #[cfg(test)]

@@ -84,6 +84,12 @@ fn the_table_tells_what_the_constants_say() {
             notes::MAX_OUTBOX_BYTES / MIB,
             notes::MAX_OUTBOX_BYTES / MIB,
         ),
+        ("sent", notes::MAX_SPENT, notes::MAX_SPENT),
+        (
+            "sent bytes",
+            notes::MAX_SPENT_BYTES / MIB,
+            notes::MAX_SPENT_BYTES / MIB,
+        ),
         ("copies", copies::MAX_COPIES / MIB, copies::MAX_SHARE / MIB),
     ];
     for (name, all, of_one) in kept {

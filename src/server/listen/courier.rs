@@ -37,7 +37,7 @@ pub(in crate::server) const DELIVERIES: Limits = Limits::new("deliveries", 64);
 pub(in crate::server) const DELIVERIES_OF_ONE: u64 = 8;
 /// A recipient that nobody knows holds its sender's place for this part of the time between two attempts, and waits for
 /// this many times as long: thousands of made-up names are no burden for the disk.
-const UNKNOWN_HOLDS: u32 = 32;
+const UNKNOWN_HOLDS: u32 = 10;
 const UNKNOWN_WAITS: u32 = 6;
 
 /// Who sends, and to whom.

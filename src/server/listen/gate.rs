@@ -51,7 +51,7 @@ pub(in crate::server) const CHECKS_OF_ONE: u64 = 4;
 pub(in crate::server) const LOOKS: Limits =
     Limits::new("lookups", 4).with_line(CONNECTIONS.total as usize, CONNECTIONS.total as usize);
 /// Of one network at a time.
-pub(in crate::server) const LOOKS_OF_ONE: u64 = 2;
+pub(in crate::server) const LOOKS_OF_ONE: u64 = 1;
 /// Failed logins before the refusals of an address are kept back.
 const FREE_FAILURES: u32 = 5;
 /// The longest that a refusal is kept back. Clients give a login up after 10 s.

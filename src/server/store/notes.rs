@@ -34,8 +34,18 @@ pub const MAX_OUTBOX: u64 = 20_000;
 /// See [`MAX_OUTBOX`].
 pub const MAX_OUTBOX_BYTES: u64 = 128 << 20;
 
-/// Longest value that is kept of a notification which has left the line, in bytes: those of programs are shorter.
+/// Most notifications of one atSign that have left the line and are kept to tell what became of them, and most bytes.
+/// Whoever asks does so within seconds; one that sends hundreds a second would keep a gigabyte otherwise, for they live for
+/// a quarter of an hour, or as long as their sender likes.
+pub const MAX_SPENT: u64 = 5_000;
+/// See [`MAX_SPENT`].
+pub const MAX_SPENT_BYTES: u64 = 16 << 20;
+/// Longest value that is kept of one of them, in bytes: those of programs are shorter.
 pub const MAX_SPENT_VALUE: usize = 16 << 10;
+
+/// The counters of [`MAX_SPENT`] and [`MAX_SPENT_BYTES`].
+const SPENT: &str = "spent";
+const SPENT_BYTES: &str = "spent bytes";
 
 /// Most dead notifications that make room for one that would not fit.
 const MAKE_ROOM: usize = 200;
@@ -185,21 +195,61 @@ impl Home {
     pub fn out_of_line(&self, tx: &mut Tx<'_>, note: &mut Note) -> Result<(), StoreError> {
         self.leave_line(tx, note)?;
         note.place = 0;
-        // From now on it counts for no box, and is there to tell its status only. Values are what fills a disk.
+        // From now on it is there to tell its status only. Values are what fills a disk.
         note.value = note
             .value
             .take()
             .filter(|value| value.len() <= MAX_SPENT_VALUE);
-        self.save_note(tx, note)
+        self.save_note(tx, note)?;
+        self.keep_spent(tx, note)
     }
 
+    /// The line, or the ones that have left it, have one less.
     fn leave_line(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
-        if note.place > 0 {
-            tx.remove(&self.outbox_row(note))?;
-            self.count(tx, "outbox", -1)?;
-            self.count(tx, "outbox bytes", -signed(note.size()))?;
+        if note.place == 0 {
+            return self.forget_spent(tx, &self.spent_row(note));
+        }
+        tx.remove(&self.outbox_row(note))?;
+        self.count(tx, "outbox", -1)?;
+        self.count(tx, "outbox bytes", -signed(note.size()))?;
+        Ok(())
+    }
+
+    /// One more has left the line; the oldest of those give way.
+    fn keep_spent(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
+        let row = self.spent_row(note);
+        self.forget_spent(tx, &row)?;
+        tx.put(row, note.size().to_be_bytes().to_vec())?;
+        self.count(tx, SPENT, 1)?;
+        self.count(tx, SPENT_BYTES, signed(note.size()))?;
+        while self.counter(tx, SPENT)? > MAX_SPENT
+            || self.counter(tx, SPENT_BYTES)? > MAX_SPENT_BYTES
+        {
+            let Some((oldest, _)) = shares::first(tx, &self.key(rows::SPENT, &[]))? else {
+                break;
+            };
+            match self.note_at(tx, &oldest[rows::HEAD + 8..])? {
+                Some(note) => self.drop_note(tx, &note)?,
+                // An earlier version was at work, and did not know this row.
+                None => self.forget_spent(tx, &oldest)?,
+            }
         }
         Ok(())
+    }
+
+    fn forget_spent(&self, tx: &mut Tx<'_>, row: &[u8]) -> Result<(), StoreError> {
+        let Some(size) = tx.get(row)? else {
+            return Ok(());
+        };
+        let size = rows::number(&size).ok_or(StoreError::Row)?;
+        tx.remove(row)?;
+        self.count(tx, SPENT, -1)?;
+        self.count(tx, SPENT_BYTES, -signed(size)).map(drop)
+    }
+
+    fn spent_row(&self, note: &Note) -> Vec<u8> {
+        let row = self.note_row(&note.id, &note.from);
+        self.key(rows::SPENT, &[&note.epoch_millis.to_be_bytes(), &row])
     }
 
     fn outbox_row(&self, note: &Note) -> Vec<u8> {

@@ -19,6 +19,7 @@
 //! | [`COPY`] | number, owner, 0, time, key | |
 //! | [`COPIES`] | number, owner | how many bytes of copies |
 //! | [`MOST_COPIES`] | number, largest number − bytes, owner | |
+//! | [`SPENT`] | number, time, row of the sent note that waits no more | its bytes |
 //!
 //! `number` (four bytes) is an atSign's place in this store; it is never given to another atSign.
 
@@ -56,8 +57,10 @@ pub const COPY: u8 = 15;
 pub const COPIES: u8 = 16;
 /// See the table above.
 pub const MOST_COPIES: u8 = 17;
+/// See the table above.
+pub const SPENT: u8 = 18;
 /// All tables that hold rows of one atSign.
-pub const OWNED: [u8; 15] = [
+pub const OWNED: [u8; 16] = [
     RECORD,
     COMMIT,
     LATEST,
@@ -73,6 +76,7 @@ pub const OWNED: [u8; 15] = [
     COPY,
     COPIES,
     MOST_COPIES,
+    SPENT,
 ];
 
 /// Puts a row key together.

@@ -1,6 +1,6 @@
 //! ○ Whom to ask for a session, and for what.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 #[cfg(feature = "held")]
 use crate::classic::{generation::Profile, habits::ClientHabits};
@@ -37,6 +37,24 @@ pub struct Whom {
     /// The generation that the client is held to.
     #[cfg(feature = "held")]
     pub habits: ClientHabits,
+}
+
+/// What a person insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// Nobody on the way can change what passes without being found out.
+    Authenticated,
+}
+
+impl FromStr for Requirement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "authenticated" => Ok(Self::Authenticated),
+            _ => Err("what can be required is: authenticated".to_owned()),
+        }
+    }
 }
 
 /// What to ask for.

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     net::stall::{Tell, watch, watch_any},
     pipe::{
-        cipher::{SessionKeys, Side},
-        join::{Carried, End, HalfClose, JoinFailure, join, raw, reset, splice_metered},
+        cipher::Side,
+        join::{Carried, Changes, End, HalfClose, JoinFailure, join, raw, reset, splice_metered},
     },
 };
 
@@ -46,10 +46,11 @@ pub(super) async fn stays_silent<T>(
 }
 
 /// The two ends of one connection here, and how it is carried.
-pub(super) struct ConnectionEnds<'a> {
+pub(super) struct ConnectionEnds {
     pub(super) local: TcpStream,
     pub(super) remote: TcpStream,
-    pub(super) keys: Option<&'a SessionKeys>,
+    /// `None`: what passes is not encrypted.
+    pub(super) changes: Option<Changes>,
     pub(super) greeting: Greeting,
     /// Whether somebody is told when the rendezvous is silent.
     pub(super) tell: Tell,
@@ -58,20 +59,19 @@ pub(super) struct ConnectionEnds<'a> {
 /// Joins both ends, until `stop` cuts them; one that fails resets the local one.
 pub(super) async fn carry(
     dialler: &Dialler,
-    ends: ConnectionEnds<'_>,
+    mut ends: ConnectionEnds,
     stop: impl Future<Output = ()>,
 ) -> Result<Carried, BridgeError> {
     let (live, side, greeting) = (&*dialler.live, dialler.far.side, ends.greeting);
     let _standing = live.stands();
-    let (unbegun, joined) = match ends.keys {
+    let (unbegun, joined) = match ends.changes.take() {
         None => (None, carry_plain(live, ends, stop).await),
-        Some(keys) => {
+        Some(changes) => {
             let (near, far) = (ends.local.clone(), ends.remote.clone());
             let _watched = watch(&far, ends.tell);
             let output = HalfClose(near.clone());
             let (input, output, began) = began::watch(ends.local, output, greeting);
-            let ciphers = keys.ciphers(side);
-            let work = join(input, output, ends.remote, ciphers, &live.meter);
+            let work = join(input, output, ends.remote, changes, &live.meter);
             let joined = until_told(live, work, greeting, stop, [&near, &far]).await;
             let by_far_end = match &joined {
                 Ok(_) => began.unbegun().is_some(),
@@ -101,7 +101,7 @@ pub(super) async fn carry(
 /// As they are. Each end has one descriptor: what is watched is what is joined.
 async fn carry_plain(
     live: &Live,
-    ends: ConnectionEnds<'_>,
+    ends: ConnectionEnds,
     stop: impl Future<Output = ()>,
 ) -> Result<Carried, JoinFailure> {
     let (near, far) = (raw(ends.local)?, Arc::new(raw(ends.remote)?));
@@ -146,6 +146,7 @@ pub(super) async fn let_go<T, S: AsFd, const N: usize>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use crate::pipe::cipher::SessionKeys;
     use std::{fs, os::fd::AsFd};
 
     use futures_lite::future::{poll_once, zip};
@@ -184,13 +185,13 @@ mod tests {
                     rendezvous: "localhost:1".parse().unwrap(),
                     admission: None,
                     socket_key: None,
-                    keys: keys.clone(),
+                    keys: None,
                     side: Side::Device,
                 });
                 let ends = ConnectionEnds {
                     local,
                     remote,
-                    keys: keys.as_ref(),
+                    changes: keys.as_ref().map(|keys| keys.changes(Side::Device)),
                     greeting: Greeting::Any,
                     tell: Tell::Nobody,
                 };

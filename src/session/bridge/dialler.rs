@@ -19,7 +19,7 @@ use crate::{
         far_end::FarEnd,
         pairs::{COUNTERPART_TIME, Dialer},
     },
-    pipe::cipher::{Ciphers, Side},
+    pipe::{cipher::Side, join::Changes},
     secret::Secret,
     sys::process::descriptors_left,
 };
@@ -136,10 +136,10 @@ impl Dialler {
         line.is_some_and(|line| admit::takes_numbers(line.reveal()))
     }
 
-    /// Two key streams at their beginning, if the session has keys.
-    pub(super) fn ciphers(&self) -> Ciphers {
+    /// What is to be done with the bytes of a session that has one connection, if it has keys.
+    pub(super) fn changes(&self) -> Option<Changes> {
         let keys = self.far.keys.as_ref();
-        keys.map_or_else(Ciphers::default, |keys| keys.ciphers(self.far.side))
+        keys.map(|keys| keys.changes(self.far.side))
     }
 
     async fn connect_with(&self, line: Option<&Secret<String>>) -> Result<TcpStream, BridgeError> {

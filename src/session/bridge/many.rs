@@ -49,7 +49,7 @@ use async_io::Timer;
 use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
-pub use single::run_on_stdio;
+pub(super) use single::on_stdio;
 
 use super::{
     began::Greeting,
@@ -66,12 +66,9 @@ use crate::{
         dial::dial_service,
         stall::{Tell, Watched, watch},
     },
-    np::{
-        control::{ControlLine, ControlLines, DeviceLines, Keying},
-        far_end::FarEnd,
-    },
+    np::control::{ControlLine, ControlLines, DeviceLines, Keying},
     pipe::{
-        cipher::{Cipher, Ciphers, SessionKeys},
+        cipher::{Cipher, Ciphers, SessionKeys, Side},
         join::{Carried, reset},
     },
     sys::out,
@@ -114,12 +111,15 @@ impl Questions {
     /// A device behind a line that stalls is as silent as one behind a rendezvous that carries nothing, so that the session
     /// waits as long as it does for any stall.
     pub const USUAL: Self = Self {
-        every: Duration::from_secs(25),
-        tell: Duration::from_secs(60),
+        every: Duration::from_secs(20),
+        tell: Duration::from_secs(35),
         give_up: Duration::from_secs(300),
         moves_on: false,
     };
 }
+
+// Whoever talks to nobody is told within a minute, also when the last answer came just before.
+const _: () = assert!(Questions::USUAL.every.as_secs() + Questions::USUAL.tell.as_secs() < 60);
 
 /// The client's end. `ready` is called when the control socket stands.
 ///
@@ -127,12 +127,13 @@ impl Questions {
 /// See [`BridgeError`]. A visitor that could not be served because the session ended is put back.
 pub(super) async fn client(
     dialler: Arc<Dialler>,
+    keys: Option<&SessionKeys>,
     visitors: &mut Visitors,
     many: Many,
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let mut control = Announcer::on(&dialler, many).await?;
+    let mut control = Announcer::on(&dialler, keys, many).await?;
     ready();
     if many.questions.is_none() {
         dialler.live.guess();
@@ -271,6 +272,7 @@ fn gone(end: io::Result<()>) -> BridgeError {
 /// See [`BridgeError`].
 pub(super) async fn device(
     dialler: Arc<Dialler>,
+    keys: Option<&SessionKeys>,
     service: Endpoint,
     many: Many,
     idle: Duration,
@@ -279,12 +281,9 @@ pub(super) async fn device(
     let mut control = dialler.connect_as(CONTROL, 0).await?;
     let _watched = watch(&control, Tell::Aloud);
     ready();
-    let Ciphers {
-        inbound: mut cipher,
-        mut outbound,
-    } = dialler.ciphers();
+    let (mut cipher, mut outbound) = inbound_outbound(keys, dialler.far.side);
     let mut announced = CONTROL;
-    let mut lines = ControlLines::new(match &dialler.far.keys {
+    let mut lines = ControlLines::new(match keys {
         None => Keying::Plain,
         Some(keys) if !keys.are_twin() => Keying::Single,
         Some(_) => Keying::Twin,
@@ -483,7 +482,7 @@ async fn part(mut remote: TcpStream) {
     let _ = timeout(DIAL, end).await;
 }
 
-async fn cut(stop: Receiver<()>) {
+pub(super) async fn cut(stop: Receiver<()>) {
     let _ = stop.recv().await;
 }
 
@@ -498,7 +497,7 @@ async fn cut_on(
     let ends = ConnectionEnds {
         local,
         remote,
-        keys: keys.as_ref(),
+        changes: keys.map(|keys| keys.changes(dialler.far.side)),
         greeting: Greeting::Any,
         tell: Tell::Nobody, // the control socket tells
     };
@@ -534,10 +533,20 @@ struct Silence {
     is_told: bool,
 }
 
+/// The ciphers of a control channel, if the session has keys.
+fn inbound_outbound(keys: Option<&SessionKeys>, side: Side) -> (Option<Cipher>, Option<Cipher>) {
+    let ciphers = keys.map(|keys| keys.ciphers(side));
+    ciphers
+        .map(|Ciphers { inbound, outbound }| (inbound, outbound))
+        .unzip()
+}
+
 /// The client's control socket.
 struct Announcer {
     socket: TcpStream,
     cipher: Option<Cipher>,
+    /// Whether each connection has a key per direction; `None`: it has none.
+    is_twin: Option<bool>,
     many: Many,
     /// Number of the latest connection.
     announced: u64,
@@ -557,9 +566,13 @@ struct Said {
 
 impl Announcer {
     /// With a control socket of its own.
-    async fn on(dialler: &Dialler, many: Many) -> Result<Self, BridgeError> {
+    async fn on(
+        dialler: &Dialler,
+        keys: Option<&SessionKeys>,
+        many: Many,
+    ) -> Result<Self, BridgeError> {
         let socket = dialler.connect_as(CONTROL, 0).await?;
-        let Ciphers { inbound, outbound } = dialler.ciphers();
+        let (inbound, outbound) = inbound_outbound(keys, dialler.far.side);
         let said = Said {
             cipher: inbound,
             lines: DeviceLines::default(),
@@ -568,6 +581,7 @@ impl Announcer {
             _watched: watch(&socket, Tell::Aloud),
             socket,
             cipher: outbound,
+            is_twin: keys.map(SessionKeys::are_twin),
             many,
             announced: CONTROL,
             beats: 0,
@@ -715,10 +729,10 @@ impl Announcer {
             }
         };
         self.announced = number;
-        let (line, keys) = match &dialler.far.keys {
+        let (line, keys) = match self.is_twin {
             None => (ControlLine::ConnectPlain, None),
-            Some(session) => {
-                let keys = SessionKeys::random(session.are_twin())
+            Some(is_twin) => {
+                let keys = SessionKeys::random(is_twin)
                     .map_err(|error| BridgeError::Broken(io::Error::other(error)))?;
                 (ControlLine::Connect(keys.clone()), Some(keys))
             }
@@ -754,7 +768,7 @@ async fn write_within(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<()> {
 /// Between two looks at a silence that may be over.
 const BREATH: Duration = Duration::from_secs(1);
 /// Number of the control sockets.
-const CONTROL: u64 = 0;
+pub(super) const CONTROL: u64 = 0;
 /// One read of the control channel.
 const READ: usize = 1024;
 #[cfg(test)]

@@ -1,15 +1,21 @@
 //! What a bridge of its own process is told apart from its words: one line of JSON on stdin.
 //!
 //! `{"auth":"…","socketKey":"…","aesC2D":"…","ivC2D":"…","aesD2C":"…","ivD2C":"…","side":"device",
-//! "about":{"session":"…","device":"…","as":"…","client":"…","folder":"…"}}`; a member that is absent or
+//! "about":{"session":"…","device":"…","as":"…","client":"…","folder":"…"}}`; instead of the keys of a key stream
+//! `"records":{"suite":"aes256gcm","toDevice":"…","toClient":"…"}`; a member that is absent or
 //! `null` is not given.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use miniserde::{Deserialize, Serialize, json};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     np::{far_end::FarEnd, proof::SocketKey},
-    pipe::cipher::{BadKeys, SessionKeys, Side, StreamKey},
+    pipe::{
+        cipher::{BadKeys, SessionKeys, Side, StreamKey},
+        keys::TransportKeys,
+        record::{RecordKeys, Suite},
+    },
     secret::Secret,
     session::control::About,
 };
@@ -34,10 +40,23 @@ pub struct Secrets {
     /// Its first counter block.
     #[serde(rename = "ivD2C")]
     pub iv_to_client: Option<String>,
+    /// Instead of all these: the secrets of both directions' records, base64, and how they are sealed.
+    pub records: Option<RecordSecrets>,
     /// `client` or `device`.
     pub side: Option<String>,
     /// Whose session it is: no secret, and nothing for a list of processes either.
     pub about: Option<About>,
+}
+
+/// Secrets of [`crate::pipe::record`].
+#[derive(Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RecordSecrets {
+    pub suite: String,
+    #[serde(rename = "toDevice")]
+    pub to_device: String,
+    #[serde(rename = "toClient")]
+    pub to_client: String,
 }
 
 /// Secrets that make no session; never with one of them in it.
@@ -52,6 +71,14 @@ pub enum BadSecrets {
     /// Only the second stream's.
     #[error("the key from client to device is missing")]
     OneWay,
+    /// Keys of both kinds.
+    #[error("keys of a key stream and secrets of records exclude each other")]
+    TwoKinds,
+    /// Those of records.
+    #[error(
+        "a secret of records is 32 bytes in base64, and sealed with aes256gcm or chacha20poly1305"
+    )]
+    Records,
     /// A key's text.
     #[error(transparent)]
     Keys(#[from] BadKeys),
@@ -70,8 +97,13 @@ impl Secrets {
     /// The line for a bridge that is to reach this far end.
     pub fn line(far: &FarEnd, about: Option<&About>) -> Secret<String> {
         let text = |stream: &StreamKey| stream.to_base64().map(|text| text.reveal().clone());
-        let to_device = far.keys.as_ref().map(|keys| text(&keys.to_device));
-        let to_client = far.keys.as_ref().and_then(|keys| keys.to_client.as_ref());
+        let (stream, records) = match &far.keys {
+            None => (None, None),
+            Some(TransportKeys::Stream(keys)) => (Some(keys), None),
+            Some(TransportKeys::Records(keys)) => (None, Some(RecordSecrets::of(keys))),
+        };
+        let to_device = stream.map(|keys| text(&keys.to_device));
+        let to_client = stream.and_then(|keys| keys.to_client.as_ref());
         let (key_to_device, iv_to_device) = to_device.map(<(String, String)>::from).unzip();
         let (key_to_client, iv_to_client) =
             to_client.map(text).map(<(String, String)>::from).unzip();
@@ -89,6 +121,7 @@ impl Secrets {
             iv_to_device,
             key_to_client,
             iv_to_client,
+            records,
             side: Some(side.to_owned()),
             about: about.cloned(),
         };
@@ -108,16 +141,18 @@ impl Secrets {
     ///
     /// # Errors
     /// See [`BadSecrets`].
-    pub fn keys(&self) -> Result<Option<SessionKeys>, BadSecrets> {
+    pub fn keys(&self) -> Result<Option<TransportKeys>, BadSecrets> {
         let to_device = stream(&self.key_to_device, &self.iv_to_device)?;
         let to_client = stream(&self.key_to_client, &self.iv_to_client)?;
-        match (to_device, to_client) {
-            (Some(to_device), to_client) => Ok(Some(SessionKeys {
+        let records = self.records.as_ref().map(RecordSecrets::keys).transpose()?;
+        match (to_device, to_client, records) {
+            (None, None, records) => Ok(records.map(TransportKeys::Records)),
+            (_, _, Some(_)) => Err(BadSecrets::TwoKinds),
+            (Some(to_device), to_client, None) => Ok(Some(TransportKeys::Stream(SessionKeys {
                 to_device,
                 to_client,
-            })),
-            (None, None) => Ok(None),
-            (None, Some(_)) => Err(BadSecrets::OneWay),
+            }))),
+            (None, Some(_), None) => Err(BadSecrets::OneWay),
         }
     }
 
@@ -158,6 +193,30 @@ impl Secrets {
     }
 }
 
+impl RecordSecrets {
+    fn of(keys: &RecordKeys) -> Self {
+        let text = |secret: &Secret<[u8; 32]>| STANDARD.encode(secret.reveal());
+        Self {
+            suite: keys.suite.name().to_owned(),
+            to_device: text(&keys.to_device),
+            to_client: text(&keys.to_client),
+        }
+    }
+
+    fn keys(&self) -> Result<RecordKeys, BadSecrets> {
+        let secret = |text: &str| {
+            let bytes = STANDARD.decode(text).ok().map(Zeroizing::new);
+            let bytes = bytes.and_then(|bytes| bytes.as_slice().try_into().ok());
+            bytes.map(Secret::new).ok_or(BadSecrets::Records)
+        };
+        Ok(RecordKeys {
+            suite: Suite::named(&self.suite).ok_or(BadSecrets::Records)?,
+            to_device: secret(&self.to_device)?,
+            to_client: secret(&self.to_client)?,
+        })
+    }
+}
+
 fn stream(key: &Option<String>, iv: &Option<String>) -> Result<Option<StreamKey>, BadSecrets> {
     match (key, iv) {
         (Some(key), Some(iv)) => Ok(Some(StreamKey::from_base64(key, iv)?)),
@@ -174,5 +233,9 @@ impl Drop for Secrets {
         self.iv_to_device.zeroize();
         self.key_to_client.zeroize();
         self.iv_to_client.zeroize();
+        if let Some(records) = &mut self.records {
+            records.to_device.zeroize();
+            records.to_client.zeroize();
+        }
     }
 }

@@ -149,7 +149,8 @@ pub async fn questions(own: Attacker) -> Went {
                     group: "office".parse()?,
                 };
                 let id = RequestId::from_random(random.next().to_le_bytes());
-                hand.send(rpc::ask(&POLICY.parse()?, id, &question)).await?;
+                hand.send(rpc::ask(&POLICY.parse()?, id, &question, None))
+                    .await?;
                 println!("asked {n}");
             }
             Went::Ok(())

@@ -129,6 +129,8 @@ pub struct Outcome {
     /// Bytes on the atServer's disk.
     pub disk_before: u64,
     pub disk_worst: u64,
+    /// The same, every half minute of the attack.
+    pub disk_curve: Vec<u64>,
     pub log: Log,
     pub took: Duration,
     /// How long a daemon or policy took to be ready again.
@@ -159,6 +161,7 @@ impl Outcome {
             held_after: Held::default(),
             disk_before: 0,
             disk_worst: 0,
+            disk_curve: Vec::new(),
             log: Log::default(),
             took: Duration::ZERO,
             restart: None,
@@ -284,6 +287,11 @@ impl Outcome {
             besides.push(format!(
                 "new connections in a tunnel {lost}/{all} failed, max {longest} s"
             ));
+        }
+        if self.disk_curve.len() > 2 {
+            let more = |at: &u64| (at.saturating_sub(self.disk_before) >> 20).to_string();
+            let curve: Vec<_> = self.disk_curve.iter().map(more).collect();
+            besides.push(format!("disk each 30 s, MiB: {}", curve.join(", ")));
         }
         if let Some(took) = self.restart {
             besides.push(format!("ready again after {} s", tenths(took)));

@@ -188,7 +188,12 @@ pub async fn many_senders(own: Attacker) -> Went {
             .lock()
             .map_or(0, |mut random| random.next())
             .to_le_bytes();
-        let note = outgoing(rpc::ask(&policy, RequestId::from_random(bytes), &question));
+        let note = outgoing(rpc::ask(
+            &policy,
+            RequestId::from_random(bytes),
+            &question,
+            None,
+        ));
         let sealed = share::seal(&shared, &note.text, Metadata::default())?;
         let reply = wire.ask(&line(&who, &note, sealed)).await?;
         println!("asked {number}: {reply:.20}");

@@ -33,6 +33,8 @@ use crate::world::{Process, children_of, descriptors, signal, support::at_a_pace
 const PACE: Duration = Duration::from_secs(2);
 /// How often the victim is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two points of the disk's curve.
+const POINT: Duration = Duration::from_secs(30);
 /// Between two looks at sessions.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// For an attacker who needs an outage, and for words on what stands.
@@ -145,6 +147,8 @@ struct Siege<'a> {
     second: Option<Tunnel>,
     told: Vec<String>,
     worst: Mutex<Held>,
+    /// Bytes on the atServer's disk, [`POINT`] by [`POINT`] since the attack began.
+    disk: Mutex<Vec<u64>>,
     /// The daemon or policy that was started again.
     restarted: Mutex<Option<Process>>,
 }
@@ -175,6 +179,7 @@ impl<'a> Siege<'a> {
             second,
             told,
             worst: Mutex::default(),
+            disk: Mutex::default(),
             restarted: Mutex::default(),
         })
     }
@@ -215,7 +220,7 @@ impl<'a> Siege<'a> {
     fn sessions(&self, length: Duration, at_the_end: impl FnOnce()) -> Vec<Tried> {
         let began = Instant::now();
         let (mut open, mut tried): (Vec<Session>, Vec<Tried>) = Default::default();
-        let (mut next, mut look) = (began, began);
+        let (mut next, mut look, mut point) = (began, began, began + POINT);
         let mut at_the_end = Some(at_the_end);
         loop {
             let now = Instant::now();
@@ -234,6 +239,10 @@ impl<'a> Siege<'a> {
                 let mut worst = self.worst.lock().unwrap();
                 *worst = worst.most(&self.held());
                 look += LOOK;
+            }
+            if now >= point {
+                self.disk.lock().unwrap().push(self.site.used());
+                point += POINT;
             }
             open.retain_mut(|session| {
                 let ended = session.ended();
@@ -289,6 +298,7 @@ impl<'a> Siege<'a> {
         outcome.restart = trouble;
         outcome.told = self.last_word();
         outcome.held_worst = *self.worst.lock().unwrap();
+        outcome.disk_curve = std::mem::take(&mut *self.disk.lock().unwrap());
         site.net.heal();
         Ok(())
     }

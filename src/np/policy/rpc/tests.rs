@@ -37,7 +37,7 @@ fn yes() -> AuthAnswer {
 fn messages_are_the_known_ones() {
     let (daemon, policy) = (at("@device_example"), at("@policy_example"));
     for (message, from, name) in [
-        (ask(&policy, ID, &question()), &daemon, "request"),
+        (ask(&policy, ID, &question(), None), &daemon, "request"),
         (ack(&daemon, ID), &policy, "ack"),
         (answer(&daemon, ID, &yes()), &policy, "success"),
     ] {
@@ -50,7 +50,7 @@ fn messages_are_the_known_ones() {
 #[test]
 fn what_was_sent_is_what_is_read() {
     let (daemon, policy) = (at("@device_example"), at("@policy_example"));
-    let asked_for = ask(&policy, ID, &question());
+    let asked_for = ask(&policy, ID, &question(), None);
     assert_eq!(asked(&asked_for.entity), Some(ID));
     assert_eq!(
         AuthCheck::parse(&daemon, ID, &asked_for.text),
@@ -72,7 +72,7 @@ fn what_was_sent_is_what_is_read() {
 
 #[test]
 fn a_question_in_anothers_name_or_under_another_id_is_refused() {
-    let text = ask(&at("@policy_example"), ID, &question()).text;
+    let text = ask(&at("@policy_example"), ID, &question(), None).text;
     assert_eq!(
         AuthCheck::parse(&at("@mallory"), ID, &text),
         Err(BadRpc::NotTheSender(at("@device_example")))
@@ -181,5 +181,32 @@ proptest::proptest! {
         for (kind, _) in KINDS {
             let _ = RpcResponse::parse(kind, ID, &text);
         }
+    }
+}
+
+#[test]
+fn a_signed_question_is_read_like_any_other_and_names_its_key() {
+    let vectors = crate::np::request::tests::vectors();
+    let (ours, other) = (
+        vectors.key("@device_example"),
+        vectors.key("@client_example"),
+    );
+    let signed = ask(&at("@policy_example"), ID, &question(), Some(&ours)).text;
+    let read = AuthCheck::parse(&at("@device_example"), ID, &signed);
+    assert_eq!(read, Ok(question()));
+    assert!(signed.len() <= MAX_RPC);
+    assert!(is_signed(&signed, ours.public()));
+    assert!(!is_signed(&signed, other.public()));
+    let plain = ask(&at("@policy_example"), ID, &question(), None).text;
+    assert!(!is_signed(&plain, ours.public()));
+    for (from, to) in [
+        ("my_device", "my_devicf"),
+        ("@client_example", "@client_examplf"),
+        ("sha256", "sha1"),
+        ("\"payload\":{", "\"payload\":{},\"payload\":{"),
+    ] {
+        let changed = signed.replacen(from, to, 1);
+        assert_ne!(changed, signed, "{from}");
+        assert!(!is_signed(&changed, ours.public()), "{from}");
     }
 }

@@ -76,7 +76,7 @@ pub(super) struct PageCacheAge {
 /// Between two looks at whether the memory is used.
 pub(super) const REST: Duration = Duration::from_secs(20);
 /// In this time no more uses are few.
-const FEW_USES: u64 = 200;
+const FEW_USES: u64 = 400;
 /// So many have filled it.
 const MANY_USES: u64 = 1000;
 

@@ -230,7 +230,7 @@ impl Home {
 
 type KeyValue = (Vec<u8>, Vec<u8>);
 
-fn first(rows: &dyn Rows, prefix: &[u8]) -> Result<Option<KeyValue>, StoreError> {
+pub(super) fn first(rows: &dyn Rows, prefix: &[u8]) -> Result<Option<KeyValue>, StoreError> {
     let mut found = None;
     rows.visit_prefix(prefix, &mut |key, value| {
         found = Some((key.to_vec(), value.to_vec()));

@@ -398,3 +398,61 @@ fn a_note_that_has_left_the_line_keeps_its_status_and_no_large_value() {
         });
     }
 }
+
+#[test]
+fn what_has_left_the_line_has_a_budget_and_the_oldest_give_way() {
+    let (alice, mut memory) = (home("@alice", 1), MemoryStore::new());
+    let from = "@alice".parse().unwrap();
+    let send = |memory: &mut MemoryStore, id: &str, length: usize, now: u64| {
+        let mut new = note(id, "@alice", "@bob", NoteKind::Sent);
+        (new.value, new.ttln) = (Some("v".repeat(length)), 1 << 40);
+        let step = |tx: &mut Tx<'_>| {
+            let mut sent = alice.put_out(tx, new, now)?.unwrap();
+            alice.out_of_line(tx, &mut sent)
+        };
+        memory.write(step).unwrap();
+    };
+    let rows = |memory: &mut MemoryStore, table| {
+        memory.read(|tx| {
+            let mut count = 0;
+            tx.visit_prefix(&alice.key(table, &[]), &mut |_, _| {
+                count += 1;
+                Ok(true)
+            })
+            .unwrap();
+            count
+        })
+    };
+    let counted = |memory: &mut MemoryStore| {
+        memory.read(|tx| ["spent", "spent bytes"].map(|name| alice.counter(tx, name).unwrap()))
+    };
+    for number in 0..MAX_SPENT + 20 {
+        send(&mut memory, &format!("n{number}"), 1, number);
+    }
+    let is_there = |memory: &mut MemoryStore, id: &str| {
+        memory.read(|tx| alice.note_from(tx, id, &from).unwrap().is_some())
+    };
+    assert!(!is_there(&mut memory, "n19") && is_there(&mut memory, "n20"));
+    for table in [rows::NOTE, rows::NOTE_EXPIRY, rows::SPENT] {
+        assert_eq!(rows(&mut memory, table), MAX_SPENT, "{table}");
+    }
+    // The same id again, and one that is removed by its sender, count once and not at all.
+    send(&mut memory, "n20", 1, 9_000);
+    let removed = memory.read(|tx| alice.note_from(tx, "n21", &from).unwrap().unwrap());
+    memory.write(|tx| alice.drop_note(tx, &removed)).unwrap();
+    assert_eq!(counted(&mut memory)[0], MAX_SPENT - 1);
+    // Long ones give way by their bytes.
+    for number in 0..MAX_SPENT_BYTES / MAX_SPENT_VALUE as u64 + 50 {
+        let now = 10_000 + number;
+        send(&mut memory, &format!("l{number}"), MAX_SPENT_VALUE, now);
+    }
+    let [count, bytes] = counted(&mut memory);
+    assert!(bytes <= MAX_SPENT_BYTES && bytes > MAX_SPENT_BYTES - 2 * MAX_SPENT_VALUE as u64);
+    assert_eq!(rows(&mut memory, rows::SPENT), count);
+    // Those of an earlier version have no row; rows whose note is gone are forgotten.
+    let all = memory.read(|tx| alice.dead_notes(tx, 1 << 50, 99_999).unwrap());
+    memory
+        .write(|tx| all.iter().try_for_each(|note| alice.drop_note(tx, note)))
+        .unwrap();
+    assert_eq!(counted(&mut memory), [0, 0]);
+}

@@ -1,11 +1,7 @@
 //! stdin and stdout as the only connection of a session that could carry many: whatever the device opens, not only its sshd.
 
 use super::*;
-use crate::{
-    pipe::join::join,
-    session::bridge::{Live, began},
-    sys::stdio,
-};
+use crate::{pipe::join::join, session::bridge::began, sys::stdio};
 
 /// How long the device may take to deliver what we have said last, where its service has said all before: it cuts what
 /// stands when the control socket ends.
@@ -15,30 +11,37 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// See [`BridgeError`]; `Unbegun` also where the device could not reach the target.
-pub async fn run_on_stdio(
-    far: FarEnd,
+pub(in crate::session::bridge) async fn on_stdio(
+    dialler: Dialler,
+    keys: Option<&SessionKeys>,
     many: Many,
-    live: Arc<Live>,
 ) -> Result<Carried, BridgeError> {
     let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
-    let dialler = Dialler::new(far).watched_by(live);
-    let mut control = Announcer::on(&dialler, many).await?;
+    let mut control = Announcer::on(&dialler, keys, many).await?;
     let next = control.announce(&dialler).await?.ok_or(BridgeError::Gone)?;
     let remote = match next.remote {
         Some(remote) => remote,
         None => dialler.connect_patiently(next.number).await?,
     };
     let _watched = watch(&remote, Tell::Nobody); // the control socket tells
-    let keys = next.keys.as_ref();
-    let ciphers = keys.map_or_else(Ciphers::default, |keys| keys.ciphers(dialler.far.side));
+    let changes = next.keys.map(|keys| keys.changes(dialler.far.side));
     let (input, output, beginning) = began::watch(input, output, Greeting::Any);
     let joined = async {
-        let joined = join(input, output, remote, ciphers, &dialler.live.meter).await;
+        let joined = join(
+            input,
+            output,
+            remote,
+            changes.unwrap_or_default(),
+            &dialler.live.meter,
+        )
+        .await;
         if beginning.ended_last() {
             task::sleep(LAST_WORD).await;
         }
         joined.map_err(|failure| BridgeError::Broken(failure.error))
     };
+    let abandoned = async { Err(BridgeError::Broken(stdio::abandoned().await)) };
+    let joined = joined.or(abandoned);
     let carried = joined.or(async { Err(control.lost().await) }).await?;
     beginning.unbegun().map_or(Ok(carried), Err)
 }

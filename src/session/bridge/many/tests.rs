@@ -7,7 +7,8 @@ use async_std::{
 };
 
 use super::*;
-use crate::testing::{SOON, every_kind_of_keys, listen, soon};
+use crate::pipe::keys::TransportKeys;
+use crate::testing::{SOON, every_kind_of_keys, key_streams, listen, soon};
 use crate::{
     at::crypto,
     net::{dial::dial, line::read_line},
@@ -37,7 +38,7 @@ async fn echo() -> Endpoint {
     at
 }
 
-fn plan(local: LocalEnd, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
+fn plan(local: LocalEnd, at: &Endpoint, keys: Option<TransportKeys>) -> Plan {
     Plan {
         far: FarEnd {
             rendezvous: at.clone(),
@@ -160,21 +161,23 @@ impl Device {
             rendezvous: at,
             admission: Some(Secret::new("may I come in".into())),
             socket_key: None,
-            keys: keys.clone(),
+            keys: None,
             side: Side::Device,
         };
         let far = Arc::new(Dialler {
             patience: SHORT,
             ..Dialler::new(far)
         });
-        let task = spawn(device(far, service_at, many, idle, || ()));
+        let theirs = keys.clone();
+        let task =
+            spawn(async move { device(far, theirs.as_ref(), service_at, many, idle, || ()).await });
         let (control, early) = admitted(&rendezvous).await;
         assert!(early.is_empty());
         Self {
             rendezvous,
             service,
             control,
-            cipher: keys.and_then(|keys| keys.ciphers(Side::Client).outbound),
+            cipher: keys.map(|keys| keys.ciphers(Side::Client).outbound),
             task,
         }
     }
@@ -193,7 +196,7 @@ impl Device {
         let (mut near, _) = self.service.accept().await.unwrap();
         let mut bytes = b"hello".to_vec();
         let ciphers = keys.map(|keys| keys.ciphers(Side::Client));
-        if let Some(mut cipher) = ciphers.and_then(|ciphers| ciphers.outbound) {
+        if let Some(mut cipher) = ciphers.map(|ciphers| ciphers.outbound) {
             cipher.apply(&mut bytes);
         }
         far.write_all(&bytes).await.unwrap();
@@ -233,7 +236,7 @@ fn a_device_whose_client_never_says_a_word_ends_and_one_that_heard_one_stays() {
 #[test]
 fn a_client_from_before_5_6_sends_no_line_ends() {
     soon(async {
-        let mut device = Device::start(every_kind_of_keys()[1].clone(), SOON).await;
+        let mut device = Device::start(key_streams()[1].clone(), SOON).await;
         let (one, first) = announcement(false);
         let (two, second) = announcement(false);
         device
@@ -252,7 +255,7 @@ fn a_client_from_before_5_6_sends_no_line_ends() {
 #[test]
 fn a_twin_session_takes_single_keys_heartbeats_and_words_of_the_future() {
     soon(async {
-        let mut device = Device::start(every_kind_of_keys()[2].clone(), SOON).await;
+        let mut device = Device::start(key_streams()[2].clone(), SOON).await;
         device.say("heartbeat:1\nsomething:else\n\n").await;
         for twin in [true, false] {
             let (line, keys) = announcement(twin);
@@ -268,7 +271,7 @@ fn a_twin_session_takes_single_keys_heartbeats_and_words_of_the_future() {
 
 #[test]
 fn what_would_lose_count_or_protection_ends_the_session() {
-    let (encrypted, plain) = (every_kind_of_keys()[1].clone(), None);
+    let (encrypted, plain) = (key_streams()[1].clone(), None);
     let endless = "x".repeat(5000);
     for (keys, said, why) in [
         (
@@ -419,7 +422,7 @@ fn a_session_ends_after_its_time_without_connections_and_not_before() {
 
 #[test]
 fn the_end_of_the_control_channel_cuts_what_is_open() {
-    for keys in every_kind_of_keys() {
+    for keys in key_streams() {
         soon(async {
             let mut device = Device::start(keys.clone(), SOON).await;
             match keys.is_some() {
@@ -477,7 +480,7 @@ fn the_visitor_is_kept(admission: Option<Secret<String>>) {
         let ((clients, at), (listener, door)) = (listen().await, listen().await);
         let mut visitors = Visitors::of(listener).unwrap();
         let far = far(at, admission, Side::Client, SOON);
-        let session = client(far, &mut visitors, Many::default(), SOON, || ());
+        let session = client(far, None, &mut visitors, Many::default(), SOON, || ());
         let visit = async {
             // The control socket stands; from now on nobody is let in.
             let control = clients.accept().await.unwrap();
@@ -519,7 +522,7 @@ impl Standing {
         let far = far(at.clone(), admission, Side::Client, patience);
         let task = spawn(async move {
             let mut visitors = Visitors::of(listener).unwrap();
-            client(far, &mut visitors, Many::default(), SOON, || ()).await
+            client(far, None, &mut visitors, Many::default(), SOON, || ()).await
         });
         let (mut control, _) = clients.accept().await.unwrap();
         let near = dial(&door, SOON).await.unwrap();
@@ -671,11 +674,11 @@ fn announcements_that_a_dart_5_6_daemon_reads_at_once_have_good_keys() {
     for (unended, count, good) in [(true, 2, 2), (true, 3, 3), (true, 20, 20), (false, 2, 1)] {
         soon(async {
             let ((clients, at), (listener, door)) = (listen().await, listen().await);
-            let keys = every_kind_of_keys()[1].clone();
+            let keys = key_streams()[1].clone();
             let mut plan = plan(
                 LocalEnd::Listen(Visitors::of(listener).unwrap()),
                 &at,
-                keys.clone(),
+                keys.clone().map(TransportKeys::Stream),
             );
             plan.many = Some(Many {
                 unended,
@@ -691,8 +694,11 @@ fn announcements_that_a_dart_5_6_daemon_reads_at_once_have_good_keys() {
             }
             let mut said = vec![0; usize::from(count) * if unended { 77 } else { 78 }];
             control.read_exact(&mut said).await.unwrap();
-            let inbound = keys.unwrap().ciphers(Side::Device).inbound;
-            inbound.unwrap().apply(&mut said);
+            keys.clone()
+                .unwrap()
+                .ciphers(Side::Device)
+                .inbound
+                .apply(&mut said);
             let read = as_dart_5_6_reads(&said);
             assert_eq!(read.len(), usize::from(count));
             let readable = read.iter().filter(|keys| keys.is_ok()).count();
@@ -703,8 +709,7 @@ fn announcements_that_a_dart_5_6_daemon_reads_at_once_have_good_keys() {
                 let (mut heard, got) = ([0; 100], early.len());
                 heard[..got].copy_from_slice(early);
                 remote.read_exact(&mut heard[got..]).await.unwrap();
-                let inbound = keys.ciphers(Side::Device).inbound;
-                inbound.unwrap().apply(&mut heard);
+                keys.ciphers(Side::Device).inbound.apply(&mut heard);
                 assert_eq!(heard, [seed as u8; 100]);
             }
             drop((session, kept));
@@ -822,7 +827,7 @@ fn whoever_comes_into_silence_is_the_next_sessions_and_who_is_here_stays() {
                 let _ = timeout(SHORT / 4, clients.accept()).await;
             }
         });
-        let session = client(dialler, &mut visitors, asking(true), SOON, || ()).await;
+        let session = client(dialler, None, &mut visitors, asking(true), SOON, || ()).await;
         let end = session.unwrap_err();
         assert!(matches!(end, BridgeError::Silent(_)), "{end}");
         here.cancel().await;
