@@ -14,7 +14,10 @@ use super::*;
 use crate::pipe::copy::Change;
 use crate::testing::{soon, stream_key, tcp_pair};
 use crate::{
-    pipe::cipher::{Cipher, SessionKeys, Side},
+    pipe::{
+        cipher::{Cipher, SessionKeys, Side},
+        copy::Change,
+    },
     secret::Secret,
 };
 

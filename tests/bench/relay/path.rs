@@ -112,7 +112,7 @@ impl Measured {
         }
         for (figure, at_a_time) in [(Figure::One, 1), (Figure::Fifty, 50)] {
             let rate = load::connections(&self.path.connect, at_a_time, SHORT);
-            if let Some(rate) = self.done("new connections", rate) {
+            if let Some(rate) = self.done(&format!("new connections, {at_a_time} at once"), rate) {
                 self.note(figure, rate);
             }
         }
