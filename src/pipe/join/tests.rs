@@ -11,7 +11,6 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 use proptest::prelude::*;
 
 use super::*;
-use crate::pipe::copy::Change;
 use crate::testing::{soon, stream_key, tcp_pair};
 use crate::{
     pipe::{
