@@ -236,6 +236,9 @@ fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
 }
 
 async fn listen(forward: &Forward) -> Result<TcpListener, Failure> {
+    if forward.bind.is_loopback() && !sys::sockets::leads_here(forward.bind) {
+        return Err(taken(forward, &io::ErrorKind::AddrNotAvailable.into()));
+    }
     let listener = TcpListener::bind((forward.bind, forward.port)).await;
     listener.map_err(|why| taken(forward, &why))
 }

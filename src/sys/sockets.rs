@@ -32,15 +32,24 @@ impl Kernel {
     }
 }
 
-/// This machine's own address: 127.0.0.1, and where there is no IPv4 at all `::1`.
+/// This machine's own address: 127.0.0.1, and where that leads nowhere but `::1` does, that.
 pub fn loopback() -> IpAddr {
-    let none = |why: io::Error| why.kind() == io::ErrorKind::AddrNotAvailable;
-    if UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_err_and(none) {
-        Ipv6Addr::LOCALHOST.into()
+    let [v4, v6] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    if leads_here(v6) && !leads_here(v4) {
+        v6
     } else {
-        Ipv4Addr::LOCALHOST.into()
+        v4
     }
 }
+
+/// Whether this address of the machine can be reached. Where the loopback interface is down, 127.0.0.1 can be listened on.
+pub fn leads_here(own: IpAddr) -> bool {
+    let socket = UdpSocket::bind((own, 0));
+    socket.is_ok_and(|socket| socket.connect((own, ANY_PORT)).is_ok())
+}
+
+/// Nothing is sent there.
+const ANY_PORT: u16 = 9;
 
 /// A connection can be missed in a table that changes while it is read.
 const LOOKS: usize = 3;

@@ -1,7 +1,6 @@
 //! What a classic program says it understands, and what that is in our words.
 
 use super::tables::{ClassicOption, SEND_KEY, To};
-use crate::cli::help::WIDTH;
 
 /// One line per option.
 pub(super) fn usage(name: &str, ours: &str, tables: &[&[ClassicOption]]) -> String {
@@ -20,14 +19,8 @@ pub(super) fn usage(name: &str, ours: &str, tables: &[&[ClassicOption]]) -> Stri
             letter => format!("-{}, ", char::from(letter)),
         };
         let long: Vec<String> = row.0.iter().map(|name| format!("--{name}")).collect();
-        let (long, meaning) = (long.join(", "), meaning(row.2));
-        let line = format!("  {short}{long:<36} {meaning}");
-        text += "\n";
-        if long.len() <= 36 && line.chars().count() <= WIDTH {
-            text += line.trim_end();
-        } else {
-            text += &format!("  {short}{long}\n{:12}{meaning}", "");
-        }
+        let line = format!("{short}{:<44} {}", long.join(", "), meaning(row.2));
+        text += &format!("\n  {}", line.trim_end());
     }
     text
 }

@@ -35,7 +35,7 @@ use crate::{
     sys::{
         log::without_place,
         paths,
-        sockets::loopback,
+        sockets::{leads_here, loopback},
         ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
     },
     text::json::Object,
@@ -87,6 +87,9 @@ pub(super) fn find_ssh() -> Result<PathBuf, Failure> {
 /// A port to listen on. Somebody else may take it before ssh does; ssh says so then.
 pub(super) async fn free_port(wanted: u16) -> Result<u16, Failure> {
     let wanted = SocketAddr::new(loopback(), wanted);
+    if !leads_here(wanted.ip()) {
+        return Err(no_port(wanted)(io::ErrorKind::AddrNotAvailable.into()));
+    }
     let listener = TcpListener::bind(wanted).await;
     let at = listener.and_then(|listener| listener.local_addr());
     Ok(at.map_err(no_port(wanted))?.port())
