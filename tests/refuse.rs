@@ -29,7 +29,7 @@ use noports::{
         ports::{self, Logins, Ports, PortsRequest},
         request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest, TunnelRequest},
     },
-    session::ignored::{FEW, SESSIONS},
+    session::ignored::SESSIONS,
 };
 
 use regex_lite::Regex;
@@ -1061,7 +1061,7 @@ fn one_managers_sessions_have_lines_up_to_a_number_and_anothers_have_theirs() {
 
 /// A stranger at a rendezvous that is open to all, who never comes: 2,847 lines a minute of eight of them.
 #[test]
-fn ports_that_nobody_comes_to_have_a_few_lines() {
+fn ports_that_nobody_comes_to_have_a_line_a_minute() {
     block_on(async {
         let world = World::start().await;
         let _rendezvous = world.rendezvous_process();
@@ -1078,7 +1078,7 @@ fn ports_that_nobody_comes_to_have_a_few_lines() {
         let lines = log.lines().filter(|line| line.contains("client=@alice "));
         let minutes = began.elapsed().as_secs() / 60 + 1;
         let lines = lines.count() as u64;
-        assert!((1..=FEW * minutes).contains(&lines), "{log}");
+        assert!((1..=minutes).contains(&lines), "{log}");
         assert!(!log.contains(" ended pairs="), "{log}");
     });
 }

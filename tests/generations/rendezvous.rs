@@ -8,13 +8,11 @@ use std::{
 
 use async_std::task::block_on;
 use noports::{
-    at::client::Client,
     classic::generation::Profile,
     np::{
         ids::{Nonce, SessionId},
         ports::{Logins, Ports, PortsRequest, refusal_entity},
     },
-    session::online,
 };
 
 use crate::world::{
@@ -259,9 +257,7 @@ fn sessions_with_silent_atservers_hold_up_nobody_else() {
         let _server = world.serve_beside(&silent.root, &own).await;
         let _rendezvous = world.rendezvous_process();
         let mut alice = Asker::start(&world).await;
-        let eve = Client::login(&world.network, world.keys("@eve"))
-            .await
-            .unwrap();
+        let mut eve = Asker::start_as(&world, "@eve").await;
         let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
         for round in 0..3 {
             for kind in ["tar", "mute", "drip", "off"] {
@@ -273,14 +269,12 @@ fn sessions_with_silent_atservers_hold_up_nobody_else() {
                     logins: Logins::BOTH,
                     socket_key: None,
                 };
-                online::send(&eve, &request.message(&to, &device))
-                    .await
-                    .unwrap();
+                eve.send(request.message(&to, &device)).await;
             }
-            until("eve's sessions have begun", || {
-                world.log("rendezvous").matches("client=@eve").count() == 4 * (round + 1)
-            })
-            .await;
+            // Her sessions have begun.
+            for _ in 0..4 {
+                eve.heard().await;
+            }
             // The first time alice's own keys are looked up, too.
             let asked = Instant::now();
             let granted = alice.ask(Logins::BOTH).await;

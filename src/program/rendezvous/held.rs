@@ -136,11 +136,7 @@ impl JoinState {
         let session = self.session;
         if let Some(ports) = self.begins() {
             let kind = format!("unused from={}", self.client);
-            ignored::of_kind(
-                &kind,
-                ignored::FEW,
-                format_args!("session={session} {ports}"),
-            );
+            ignored::of_kind(&kind, 1, format_args!("session={session} {ports}"));
         } else if self.is_told.load(Relaxed) {
             info!("session={session} ended pairs={pairs}");
         }
