@@ -34,6 +34,12 @@ impl Growth {
         self.left
     }
 
+    /// The shortest one, if one was measured.
+    #[cfg(test)]
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
     /// A question was answered after so long.
     pub fn measured(&mut self, round_trip: Duration) {
         let longest = self.round_trip.map_or(round_trip, |before| 2 * before);
