@@ -303,7 +303,11 @@ async fn one(
             let joined = joined.or(async { Err(stdio::abandoned().await.into()) });
             let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;
             let broken = |failure: JoinFailure| BridgeError::Broken(failure.error);
-            watch.unbegun().map_or(joined.map_err(broken), Err)
+            match (joined.map_err(broken), watch.unbegun()) {
+                (Err(changed), _) if changed.is_change() => Err(changed),
+                (_, Some(unbegun)) => Err(unbegun),
+                (joined, None) => joined,
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ fn main() {
         figures.next().unwrap_or(1),
     );
     let began = Instant::now();
-    task::block_on(tamper::honest(100));
+    task::block_on(tamper::honest(20));
     let tally = task::block_on(tamper::run(trials, AT_ONCE, seed));
     println!("{tally}\n{:.0} s", began.elapsed().as_secs_f64());
     let sum = tally.sum();

@@ -86,6 +86,8 @@ impl Inlet {
             let opened = self.opener.open(&mut self.bytes[..end])?;
             if is_first && self.opener.has_begun() {
                 self.events.push_back(Event::Met);
+                // Until the round trip is known, no window grows on a long line.
+                streams.ping();
             }
             streams.take_in(&self.bytes[..opened.content], &mut self.events)?;
             self.held = opened.rest.len();

@@ -151,6 +151,18 @@ fn many_streams_each_come_back_whole_and_in_order() {
     });
 }
 
+/// Windows stayed at their first 4 KiB on every line of more than two milliseconds: 80 kB/s at 50 ms, for the device for ever.
+#[test]
+fn both_ends_know_the_round_trip_as_soon_as_they_have_met() {
+    block_on(async {
+        let world = world(service(echo).await).await;
+        let is_known = |streams: &Streams| !streams.state().growth.is_stale(Instant::now());
+        while !is_known(&world.client) || !is_known(&world.device) {
+            task::yield_now().await;
+        }
+    });
+}
+
 #[test]
 fn a_target_that_refuses_resets_its_stream_alone() {
     block_on(async {

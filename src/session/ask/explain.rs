@@ -159,7 +159,7 @@ fn permit(list: &str) -> Option<Permit> {
 
 /// A bridge process that fell, told to the person.
 pub fn broken_off(why: &str) -> Failure {
-    Failure::told(exit::RENDEZVOUS, &why, BridgeError::Unbegun.hint())
+    Failure::told(exit::RENDEZVOUS, &why, BridgeError::hint_of(why))
 }
 
 /// A bridge that fell, told to the person.

@@ -2,7 +2,10 @@
 
 use std::{fmt, io, str::FromStr, time::Duration};
 
-use crate::text::{duration::in_words, endpoint::Endpoint};
+use crate::{
+    pipe::record::RecordError,
+    text::{duration::in_words, endpoint::Endpoint},
+};
 
 /// How a report begins.
 const REPORT: &str = "bridge=failed ";
@@ -33,7 +36,32 @@ pub enum BridgeError {
     Silent(Duration),
 }
 
+/// Nothing else than somebody on the way does that.
+const CHANGED: &str = "the rendezvous, or somebody on the way to it, changed what passes, and nothing of that was delivered: try again, and with \
+     another rendezvous (--via) if it comes again";
+
+/// Whether this is why a session broke off, also where another process tells it.
+fn was_changed(why: &str) -> bool {
+    use RecordError::{Changed, Length, Order, OtherKeys};
+    let all = [Length, OtherKeys, Changed, Order].map(|error| error.to_string());
+    all.iter().any(|text| why.contains(text))
+}
+
 impl BridgeError {
+    /// For what another process has told of its bridge.
+    pub fn hint_of(why: &str) -> Option<&'static str> {
+        if was_changed(why) {
+            Some(CHANGED)
+        } else {
+            Self::Unbegun.hint()
+        }
+    }
+
+    /// Whether somebody on the way has changed what passes.
+    pub(super) fn is_change(&self) -> bool {
+        matches!(self, Self::Broken(error) if was_changed(&error.to_string()))
+    }
+
     /// What to try next.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -50,6 +78,7 @@ impl BridgeError {
             Self::Gone => {
                 "the device's bridge or the rendezvous has ended: open it again, or let --keep-alive do so"
             }
+            Self::Broken(error) if was_changed(&error.to_string()) => CHANGED,
             Self::Broken(_) => {
                 "is the service on the device running? is the rendezvous still running, and did it let both ends in (see its log)? then try again"
             }
@@ -133,5 +162,28 @@ impl FromStr for Report {
         };
         let why = why.to_owned();
         Ok(Self { step, why })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was advised to look whether the service runs.
+    #[test]
+    fn whoever_changed_what_passed_is_named_by_the_hint_in_this_process_and_from_another_one() {
+        let broken = |error| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, error));
+        for (error, is_change) in [
+            (RecordError::Length, true),
+            (RecordError::OtherKeys, true),
+            (RecordError::Changed, true),
+            (RecordError::Order, true),
+            (RecordError::Cut, false),
+        ] {
+            let error = broken(error);
+            assert_eq!(error.hint() == Some(CHANGED), is_change, "{error}");
+            let told = Report::from(&error);
+            assert_eq!(BridgeError::hint_of(&told.why) == Some(CHANGED), is_change);
+        }
     }
 }

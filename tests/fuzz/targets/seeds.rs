@@ -6,6 +6,7 @@
 use std::{fs, path::Path};
 
 use miniserde::json::{self, Value};
+use noports::pipe::frame::{Frame, Reason};
 
 mod vectors;
 
@@ -46,11 +47,44 @@ fn write() {
     ] {
         seeds.put("metadata", meta);
     }
+    for seed in data_plane() {
+        seeds.put_bytes("data_plane", &seed);
+    }
     let line = vectors::admission()
         .line(&vectors::pair("@client_example"))
         .expect("it can sign");
     seeds.put("admit", &line);
     println!("{} seeds", seeds.count);
+}
+
+/// One of each kind; frames of every kind to a whole session.
+fn data_plane() -> Vec<Vec<u8>> {
+    let frames = [
+        Frame::Open(1),
+        Frame::Open(2),
+        Frame::Data(1, b"ab"),
+        Frame::Credit(1, 1000),
+        Frame::End(1),
+        Frame::Reset(2, Reason::Gone),
+        Frame::Ping(5),
+        Frame::Pong(5),
+    ];
+    let mut content = Vec::new();
+    for frame in frames {
+        content.extend(frame.header());
+        if let Frame::Data(_, bytes) = frame {
+            content.extend_from_slice(bytes);
+        }
+    }
+    let record = [&[0, 17][..], &[7; 17]].concat();
+    let seed = |first: &[u8], rest: &[u8]| [first, rest].concat();
+    vec![
+        seed(&[0, 4], &record),
+        seed(&[1, 9, 1, 3], b"one two three"),
+        seed(&[2], &content),
+        seed(&[3, 0], &content),
+        seed(&[3, 255], &content.repeat(3)),
+    ]
 }
 
 struct Seeds {
@@ -109,9 +143,13 @@ impl Seeds {
     }
 
     fn put(&mut self, target: &str, text: &str) {
+        self.put_bytes(target, text.trim_end().as_bytes());
+    }
+
+    fn put_bytes(&mut self, target: &str, bytes: &[u8]) {
         let folder = Path::new(&self.folder).join(target);
         fs::create_dir_all(&folder).expect("the folder can be made");
-        fs::write(folder.join(format!("{:04}", self.count)), text.trim_end())
+        fs::write(folder.join(format!("{:04}", self.count)), bytes)
             .expect("it can be written");
         self.count += 1;
     }
