@@ -5,10 +5,11 @@
 //!                   ▲                                        │
 //!                   └── CREDIT, when half of it is eaten ◀───┘
 //! ```
-//! A window begins at [`FIRST_CREDIT`] and doubles where half of it is eaten within two round trips, for then it is what
-//! the stream waits for; not where the round trip has become twice as long as the way itself, for then the line is full, and
-//! whoever has little to say would wait behind what is in it. All windows of a session grow out of one budget ([`BUDGET`]), each to no more than half of what it
-//! has and what is left: so readers that stand still hold some of it and never all, and the others go on.
+//! A window begins at [`FIRST_CREDIT`] and doubles each time half of it is eaten, up to [`SMALL`]. From there on only where
+//! that took no longer than two round trips, for then the stream waits for credit; and not where the round trip has become
+//! twice as long as the way itself, for then the line is full, and whoever has little to say would wait behind what is in it.
+//! All windows of a session grow out of one budget ([`BUDGET`]), each to no more than half of what it has and what is left: so
+//! readers that stand still hold some of it and never all, and the others go on.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,8 @@ use super::frame::{BadFrame, FIRST_CREDIT, MAX_CREDIT};
 /// What the windows of one session have grown by, together, in bytes: with it what may be held for local programs that take
 /// nothing.
 pub const BUDGET: u32 = 1024 * 1024;
-/// A window grows no larger before the round trip has been measured.
-const UNMEASURED: u32 = 64 * 1024;
+/// Up to here a window grows for whoever sends at all: many small ones would cost more than they hold.
+const SMALL: u32 = 64 * 1024;
 /// Between two measurements while bytes come.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Shorter round trips are the machine's own haste.
@@ -70,7 +71,8 @@ impl Growth {
     /// then a larger window makes a longer queue, and nothing faster.
     fn helps(&self, size: u32, half_took: Duration) -> bool {
         match self.round_trip {
-            None => size < UNMEASURED,
+            _ if size < SMALL => true,
+            None => false,
             Some(known) => {
                 let latest = known.latest.max(SHORTEST);
                 half_took < 2 * latest && latest <= 2 * known.shortest.max(SHORTEST)
@@ -219,32 +221,28 @@ mod tests {
     }
 
     #[test]
-    fn a_window_does_not_grow_into_a_line_that_is_full() {
+    fn a_small_window_grows_for_whoever_sends_and_a_larger_one_not_into_a_line_that_is_full() {
         let now = Instant::now();
-        let (mut window, mut growth) = (Window::new(now), measured(now));
-        growth.measured(3 * WAY, now);
-        assert_eq!(eat_all(&mut window, now, &mut growth), Some(FIRST_CREDIT));
+        let (mut window, mut growth) = (Window::new(now), Growth::default());
+        assert!(growth.is_stale(now));
+        // However slowly it is eaten, and before the way is known.
+        for turn in 0..20 {
+            eat_all(&mut window, now + turn * MEASURE_EVERY, &mut growth);
+        }
+        assert_eq!(window.size, SMALL);
+        let later = now + 20 * MEASURE_EVERY;
+        growth.measured(WAY, later);
+        growth.measured(3 * WAY, later);
+        assert!(!growth.is_stale(later) && growth.is_stale(later + MEASURE_EVERY));
+        eat_all(&mut window, later, &mut growth);
+        eat_all(&mut window, later, &mut growth);
+        assert_eq!(window.size, SMALL, "the line is full");
         // A longer way is believed by and by.
         for _ in 0..20 {
-            growth.measured(3 * WAY, now);
+            growth.measured(3 * WAY, later);
         }
-        assert_eq!(
-            eat_all(&mut window, now, &mut growth),
-            Some(2 * FIRST_CREDIT)
-        );
-    }
-
-    #[test]
-    fn before_the_way_is_known_a_window_grows_a_little() {
-        let (now, mut growth) = (Instant::now(), Growth::default());
-        let mut window = Window::new(now);
-        assert!(growth.is_stale(now));
-        for _ in 0..20 {
-            eat_all(&mut window, now, &mut growth);
-        }
-        assert_eq!(window.size, UNMEASURED);
-        growth.measured(WAY, now);
-        assert!(!growth.is_stale(now) && growth.is_stale(now + MEASURE_EVERY));
+        eat_all(&mut window, later, &mut growth);
+        assert_eq!(window.size, 2 * SMALL);
     }
 
     #[test]
