@@ -16,6 +16,7 @@ use noports::{
         verb::Dialect,
     },
     classic::generation::Profile,
+    session::ask::Requirement,
 };
 
 use crate::world::{
@@ -429,6 +430,8 @@ fn who_could_do_more_before_is_not_believed_that_it_can_no_longer() {
             (RENDEZVOUS, "proofs".to_owned(), 0),
             (DEVICE, "twin-keys=other".to_owned(), 0),
             (DEVICE, format!("twin-keys={NAME}"), 10),
+            (DEVICE, "records=other".to_owned(), 0),
+            (DEVICE, format!("records={NAME}"), 10),
         ];
         let file = world.dir.path("memory/known_keys");
         let text = fs::read_to_string(&file).unwrap();
@@ -441,10 +444,46 @@ fn who_could_do_more_before_is_not_believed_that_it_can_no_longer() {
             let said = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(want), "{note}: {said}");
             let is_told = said.contains(&format!("noports trust {who}"));
-            assert_eq!(is_told, note != "twin-keys=other", "{note}: {said}");
+            assert_eq!(is_told, !note.ends_with("=other"), "{note}: {said}");
         }
         trust(&world, &[DEVICE]).await;
         session(&world).await;
+    });
+}
+
+#[test]
+fn authentication_can_be_required_at_either_end() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await;
+        let daemon = Profile::named("v5.6").unwrap().daemon;
+        world
+            .daemon_with(port, |policy| policy.habits = daemon)
+            .await;
+        let required = ["--stdio", "--require", "authenticated"];
+        let output = output(world.client(&required)).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(8), "{said}");
+        let why = "cannot authenticate what passes the rendezvous";
+        assert!(said.contains(why) && said.contains("--require"), "{said}");
+        session(&world).await;
+    });
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await;
+        let require = Some(Requirement::Authenticated);
+        world
+            .daemon_with(port, |policy| policy.require = require)
+            .await;
+        session(&world).await;
+        let mut old = world.client(&["--stdio"]);
+        old.env("NOPORTS_GENERATION", "v5.6");
+        let output = output(old).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(8), "{said}");
+        assert!(said.contains("that both ends authenticate"), "{said}");
     });
 }
 

@@ -1,6 +1,7 @@
 //! Any TCP port: many connections over one session, what ends it, what it leaves behind; and listing devices.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::fs::symlink,
@@ -659,6 +660,8 @@ struct OldDevice {
     deaf_for: usize,
     /// What it says that it permits.
     permits: &'static [&'static str],
+    /// Whether its ping says that it sends records.
+    records: bool,
 }
 
 impl OldDevice {
@@ -675,6 +678,7 @@ impl OldDevice {
             core,
             deaf_for: 0,
             permits: &[],
+            records: false,
         }
     }
 
@@ -711,7 +715,7 @@ impl OldDevice {
         let mut about = Heartbeat::ours(&device, permits.collect());
         about.core = self.core.to_owned();
         about.features.twin_keys = false;
-        about.records = false;
+        about.records = self.records;
         about.features.control_heartbeats = false;
         self.send(ping::answer(&alice, &device, &about)).await;
     }
@@ -766,6 +770,45 @@ fn listens_at(tunnel: &mut Process) -> u16 {
     let mut stdout = BufReader::new(tunnel.0.stdout.take().unwrap());
     stdout.read_line(&mut line).unwrap();
     port_of(&line)
+}
+
+/// A ping is signed by nobody.
+#[test]
+fn what_was_taken_out_of_a_ping_is_missed_and_what_was_put_in_opens_nothing() {
+    for (says, takes, code, why) in [
+        (false, true, 10, "somebody has taken that out of its answer"),
+        (true, false, 10, "keys"),
+    ] {
+        block_on(async {
+            let mut world = World::start().await;
+            world.rendezvous().await;
+            let mut device = OldDevice::start(&world, "c0.1.0").await;
+            device.records = says;
+            let mut tunnel = tunnel(&world, &["-q", "--forward", "0:nas:443"]);
+            tunnel.stderr(Stdio::piped());
+            let tunnel = tunnel.spawn().unwrap();
+            let mut request = device.request().await;
+            let keys = match request.meeting.encryption {
+                // It sees a request without any key that it knows.
+                Some(Encryption::Records(_)) => {
+                    request.meeting.encryption = None;
+                    DeviceKeys::Bare
+                }
+                _ => DeviceKeys::Stream(SessionKeys::random(false).unwrap(), takes),
+            };
+            let (alice, name) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
+            let us = &device.at.keys().encryption;
+            let answer = request::accept_tunnel(&request, &keys, &alice, &name, us).unwrap();
+            device.send(answer.message).await;
+            let ended = task::spawn_blocking(move || tunnel.wait_with_output()).await;
+            let ended = ended.unwrap();
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert_eq!(ended.status.code(), Some(code), "{said}");
+            assert!(said.contains(why), "{said}");
+            let known = fs::read_to_string(world.dir.path("memory/known_keys")).unwrap();
+            assert!(!known.contains("records="), "{known}");
+        });
+    }
 }
 
 #[test]
