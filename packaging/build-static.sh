@@ -27,7 +27,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # Most bytes of one executable; x86_64 has the most.
-BUDGET=8250000
+BUDGET=8500000
 # Functions without an #[inline] of their own are copied into their callers only below this size. Together with the small
 # crates of Cargo.toml and a standard library without backtraces that takes a fifth off the file; the ciphers, whose inner
 # loops are marked, are as fast as before.

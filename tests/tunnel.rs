@@ -19,8 +19,10 @@ use noports::{
         ping::{self, Heartbeat},
         request::{self, DeviceKeys, Encryption, TunnelRequest},
     },
-    pipe::cipher::SessionKeys,
-    pipe::cipher::{Cipher, Side, StreamKey},
+    pipe::{
+        cipher::{Cipher, SessionKeys, Side, StreamKey},
+        frame::FIRST_CREDIT,
+    },
     sys::sockets::listening_ports,
 };
 
@@ -170,10 +172,11 @@ fn one_connection_on_stdin_and_stdout_makes_ssh_to_what_is_behind_the_device_one
             let mut child = tunnel.stderr(Stdio::piped()).spawn().unwrap();
             task::spawn_blocking(move || {
                 let mut stdin = child.stdin.take().unwrap();
-                stdin.write_all(&said).unwrap();
+                let written = stdin.write_all(&said);
                 drop(stdin);
                 let done = child.wait_with_output().unwrap();
                 let said = String::from_utf8(done.stderr).unwrap();
+                assert!(written.is_ok(), "{written:?}: {said}");
                 (done.status.code(), done.stdout, said)
             })
         };
@@ -506,7 +509,8 @@ fn a_kept_port_opens_the_next_session_by_itself() {
         signal(rendezvous.id(), "STOP");
         open.write_all(&[0; HALF]).unwrap();
         until("the rendezvous has something to read", || {
-            is_unread(rendezvous.id(), HALF)
+            // No more than the device has allowed is sent, and the rest waits at the client.
+            is_unread(rendezvous.id(), FIRST_CREDIT as usize)
         })
         .await;
         rendezvous.kill();

@@ -138,7 +138,9 @@ pub enum RecordError {
     #[error("the other end sent a record that is not due")]
     Order,
     /// No END.
-    #[error("the stream was cut on the way: the other end has not ended it")]
+    #[error(
+        "the stream was cut on the way: the rendezvous has closed it, or the program at the other end has died"
+    )]
     Cut,
 }
 

@@ -219,7 +219,7 @@ impl Streams {
             if let Some(sealer) = state.sealer.take() {
                 sealer.end(now, &mut state.out);
             }
-            state.end_all(Reason::SessionEnds);
+            state.end_those(|_| true);
         });
     }
 

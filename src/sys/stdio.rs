@@ -13,19 +13,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_io::Async;
+use async_io::{Async, Timer};
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, ReadWriteFlags, ioctl_fionread, preadv2, pwritev2},
 };
 
-/// What comes in; ends too when the [`Output`] is closed, so that nobody waits for a person who has
-/// nothing left to say to.
+/// What comes in; ends too when the [`Output`] is closed and nothing comes for a moment, so that nobody waits for a person
+/// who has nothing left to say to, and what a program is about to say is not lost.
 pub struct Input {
     source: InputDescriptor,
     over: Arc<EndSignal>,
+    /// Nothing has come since it was over.
+    last: Option<Timer>,
 }
+
+/// How long that moment is.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What goes out.
 pub struct Output {
@@ -62,6 +67,7 @@ pub fn stream(input: OwnedFd, output: OwnedFd) -> io::Result<(Input, Output)> {
     let input = Input {
         source,
         over: over.clone(),
+        last: None,
     };
     Ok((input, Output { sink, over }))
 }
@@ -152,15 +158,24 @@ impl AsyncRead for Input {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if self.over.poll(cx).is_ready() {
-            return Poll::Ready(Ok(0));
-        }
-        match &mut self.source {
+        let this = &mut *self;
+        match &mut this.source {
             InputDescriptor::File(file) => Pin::new(file).poll_read(cx, buf),
             InputDescriptor::Watched(watched, how) => loop {
                 match how.read(watched.get_ref(), buf) {
-                    Ok(None) => ready!(watched.poll_readable(cx))?,
-                    Ok(Some(got)) => return Poll::Ready(Ok(got)),
+                    Ok(None) => {
+                        if this.over.poll(cx).is_ready() {
+                            let last = this.last.get_or_insert_with(|| Timer::after(LAST_WORDS));
+                            if Pin::new(last).poll(cx).is_ready() {
+                                return Poll::Ready(Ok(0));
+                            }
+                        }
+                        ready!(watched.poll_readable(cx))?;
+                    }
+                    Ok(Some(got)) => {
+                        this.last = None;
+                        return Poll::Ready(Ok(got));
+                    }
                     // A terminal whose other end has gone.
                     Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
                         return Poll::Ready(Ok(0));
@@ -335,6 +350,27 @@ mod tests {
             sink: OutputDescriptor::Watched(Some(watched), how),
             over: Arc::default(),
         }
+    }
+
+    /// What was in the pipe, and what came a moment later, was left out when the other side had ended.
+    #[test]
+    fn what_a_program_still_says_is_heard_after_the_other_side_has_ended() {
+        let (ours, theirs) = std::io::pipe().unwrap();
+        let mut theirs = std::fs::File::from(OwnedFd::from(theirs));
+        let (mut input, mut output) =
+            stream(ours.into(), std::io::pipe().unwrap().1.into()).unwrap();
+        let mut said = [0; 4];
+        std::io::Write::write_all(&mut theirs, b"more").unwrap();
+        block_on(output.close()).unwrap();
+        block_on(input.read_exact(&mut said)).unwrap();
+        assert_eq!(&said, b"more");
+        assert!(block_on(poll_once(input.read(&mut said))).is_none());
+        std::io::Write::write_all(&mut theirs, b"last").unwrap();
+        block_on(input.read_exact(&mut said)).unwrap();
+        assert_eq!(&said, b"last");
+        // Then nothing comes, and nobody waits for it.
+        assert_eq!(block_on(input.read(&mut said)).unwrap(), 0);
+        drop(theirs);
     }
 
     /// What one write moves; `None`: it has to wait.

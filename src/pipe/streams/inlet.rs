@@ -47,8 +47,10 @@ impl Inlet {
     /// See [`StreamsError`]: the session is over.
     pub async fn next(&mut self, streams: &Streams) -> Result<Event, StreamsError> {
         let outcome = poll_fn(|cx| self.poll_next(streams, cx)).await;
-        if !matches!(outcome, Ok(Event::Opened(_) | Event::Met)) {
-            streams.state().end_all(Reason::SessionEnds);
+        match &outcome {
+            Ok(Event::Opened(_) | Event::Met) => {}
+            Ok(Event::Ended) => streams.state().end_those(|stream| !stream.heard_end),
+            Err(_) => streams.state().end_those(|_| true),
         }
         outcome
     }

@@ -345,10 +345,13 @@ impl State {
         self.wake_next();
     }
 
-    pub(super) fn end_all(&mut self, reason: Reason) {
+    /// The session is over, and so are these streams. One whose other end has said all before may still deliver it.
+    pub(super) fn end_those(&mut self, are: impl Fn(&Stream) -> bool) {
         self.is_over = true;
         for stream in self.streams.values_mut() {
-            stream.reset.get_or_insert(reason);
+            if are(stream) {
+                stream.reset.get_or_insert(Reason::SessionEnds);
+            }
             stream.wake();
         }
         self.urgent.wake(usize::MAX);

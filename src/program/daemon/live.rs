@@ -101,6 +101,11 @@ fn tell_end(session: &str, exit: BridgeExit) {
         format!(" seconds={seconds} up={up} down={down}")
     });
     match why {
+        // A client that is told to end by a signal says nothing either, as ssh's ProxyCommand at each ssh's end.
+        Some(report) if report.tells_a_cut() => info!(
+            "session={session} ended={how}{carried} reason={:?}",
+            report.why
+        ),
         Some(report) => warn!(
             "session={session} ended={how}{carried} reason={:?}",
             report.why

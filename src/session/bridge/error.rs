@@ -131,6 +131,13 @@ impl From<&BridgeError> for Report {
     }
 }
 
+impl Report {
+    /// Whether the other end has gone without an end, or the way to it.
+    pub fn tells_a_cut(&self) -> bool {
+        self.why.contains(&RecordError::Cut.to_string())
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step = match self.step {

@@ -264,7 +264,12 @@ pub(super) async fn device(
                 let service = service.clone();
                 joins.start(|stop| serve(stop, dialler, streams, id, service));
             }
-            Happened::Heard(Ok(Event::Ended)) | Happened::Idle => break Ok(()),
+            Happened::Idle => break Ok(()),
+            Happened::Heard(Ok(Event::Ended)) => {
+                // What the client has said to the end is still delivered.
+                joins.let_go(FLUSH).await;
+                break Ok(());
+            }
             Happened::Heard(Err(error)) => break Err(broken(error)),
             Happened::Told => {
                 joins.let_go(FLUSH).or(carrier.serve()).await;
