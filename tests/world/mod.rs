@@ -494,9 +494,9 @@ pub fn known_pair(name: &str) -> KeyPair {
 pub async fn output(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let work = task::spawn_blocking(move || command.output().unwrap());
-    async_std::future::timeout(Duration::from_secs(90), work)
+    async_std::future::timeout(Duration::from_secs(240), work)
         .await
-        .expect("ends within 90 s")
+        .expect("ends within 240 s")
 }
 
 /// stdout, after making sure that it went well.
